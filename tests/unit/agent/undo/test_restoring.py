@@ -6,37 +6,16 @@ import os
 import random
 import socket
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from app.agent.undo import tree
-from app.agent.undo.restoring import NoPoint, Plan, stage, swap
+from app.agent.undo.restoring import NoPoint, stage, swap
 from app.agent.undo.saving import Limits, NoRoom
-from app.agent.undo.store import Store
 from tests.deep_tree import DeepTrees
-from tests.unit.agent.undo.trees import LIMITS, change, grow, saved, state_of
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    (tmp_path / "app").mkdir()
-    return tmp_path / "app"
-
-
-@pytest.fixture
-def beside(tmp_path: Path) -> Path:
-    return tmp_path / ".undo"
-
-
-def undone(root: Path, beside: Path, message_id: str) -> Plan:
-    store = Store(beside / "points.sqlite")
-    try:
-        stage(root, store, beside, message_id)
-    finally:
-        store.close()
-    return swap(root, beside, message_id)
+from tests.unit.agent.fakes import break_after
+from tests.unit.agent.undo.trees import LIMITS, change, grow, saved, state_of, store_of, undone
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -159,9 +138,8 @@ def test_only_the_newest_points_are_kept_and_their_content_goes(root: Path, besi
     for n in range(5):
         (root / "file").write_bytes(os.urandom(500_000))
         saved(root, beside, f"m{n}", LIMITS._replace(points=2))
-    store = Store(beside / "points.sqlite")
-    assert [point.message_id for point in store.points()] == ["m4", "m3"]
-    store.close()
+    with store_of(beside) as store:
+        assert [point.message_id for point in store.points()] == ["m4", "m3"]
     assert (beside / "points.sqlite").stat().st_size < 1_300_000
     with pytest.raises(NoPoint):
         undone(root, beside, "m2")
@@ -172,9 +150,8 @@ def test_the_oldest_points_make_room(root: Path, beside: Path) -> None:
     for n in range(5):
         (root / "file").write_bytes(os.urandom(600_000))
         saved(root, beside, f"m{n}", limits)
-    store = Store(beside / "points.sqlite")
-    assert [point.message_id for point in store.points()] == ["m4", "m3", "m2"]
-    store.close()
+    with store_of(beside) as store:
+        assert [point.message_id for point in store.points()] == ["m4", "m3", "m2"]
     for n in range(4):
         (root / f"more{n}").write_bytes(os.urandom(600_000))
     with pytest.raises(NoRoom):
@@ -197,23 +174,8 @@ class Killed(BaseException):
     """Stands for SIGKILL: no handler of an error catches it."""
 
 
-def killing(monkeypatch: pytest.MonkeyPatch, at: int) -> Callable[[], int]:
-    """The nth change of the file system does not happen, nor any after it."""
-    count = 0
-
-    def armed(real: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **more: object) -> object:
-            nonlocal count
-            count += 1
-            if count == at:
-                raise Killed
-            return real(*args, **more)
-
-        return call
-
-    for name in ("rename", "unlink", "mkdir", "chmod", "utime", "symlink", "fchmod", "rmdir"):
-        monkeypatch.setattr(os, name, armed(getattr(os, name)))
-    return lambda: count
+CHANGES = [(os, name) for name in ("rename", "unlink", "mkdir", "chmod", "utime", "symlink", "fchmod", "rmdir")]
+"""By which the file system is changed."""
 
 
 @pytest.mark.slow
@@ -228,17 +190,14 @@ def test_a_restore_that_is_killed_at_any_step_is_repeated(root: Path, tmp_path: 
         at, killed = at + 1, False
         change(root, rnd, 12)
         changed, staged = state_of(root), False
-        store = Store(beside / "points.sqlite")
         try:
-            with pytest.MonkeyPatch.context() as patched:
-                killing(patched, at)
+            with store_of(beside) as store, pytest.MonkeyPatch.context() as patched:
+                break_after(patched, at - 1, Killed(), *CHANGES)
                 stage(root, store, beside, "m")
                 staged = True
                 swap(root, beside, "m")
         except Killed:
             killed = True
-        finally:
-            store.close()
         if not staged:
             assert state_of(root) == changed
             undone(root, beside, "m")

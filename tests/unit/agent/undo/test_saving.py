@@ -6,59 +6,53 @@ import os
 import random
 import resource
 import sqlite3
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from app.agent.undo import saving
 from app.agent.undo.helper import carry_out
-from app.agent.undo.restoring import stage, swap
 from app.agent.undo.saving import NoRoom
 from app.agent.undo.store import Store
-from tests.unit.agent.undo.trees import LIMITS, change, grow, saved, state_of
+from tests.unit.agent.undo.trees import LIMITS, change, grow, saved, state_of, store_of, undone
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    (tmp_path / "app").mkdir()
-    return tmp_path / "app"
-
-
-def test_a_second_save_of_a_prompt_keeps_the_first(root: Path, tmp_path: Path) -> None:
+def test_a_second_save_of_a_prompt_keeps_the_first(root: Path, beside: Path) -> None:
     """As after a restart in its midst."""
-    saved(root, tmp_path / ".undo", "m")
+    saved(root, beside, "m")
     (root / "file").touch()
-    assert saved(root, tmp_path / ".undo", "m") is None
+    assert saved(root, beside, "m") is None
 
 
-def test_nothing_is_read_again_that_did_not_change(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_read_again_that_did_not_change(root: Path, beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saving, "SETTLED", -1)
     grow(root, random.Random(1), 30)
-    saved(root, tmp_path / ".undo", "m0")
+    saved(root, beside, "m0")
     monkeypatch.setattr(saving, "_content", None)
-    point = saved(root, tmp_path / ".undo", "m1")
+    point = saved(root, beside, "m1")
     assert point is not None and point.changed == 0
 
 
 def test_a_file_that_changed_just_before_is_read_again(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, beside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second change within the same tick of the file system's clock would not be seen."""
     monkeypatch.setattr(saving, "SETTLED", 1 << 62)
     (root / "file").write_text("one")
-    saved(root, tmp_path / ".undo", "m0")
-    point = saved(root, tmp_path / ".undo", "m1")
+    saved(root, beside, "m0")
+    point = saved(root, beside, "m1")
     assert point is not None and point.changed == 1
 
 
 def test_too_little_room_is_told_before_anything_is_written(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, beside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "file").write_bytes(b"x" * 10_000)
     monkeypatch.setattr(saving, "RESERVE_BYTES", 1 << 60)
     monkeypatch.setattr(saving, "RESERVE_SHARE", 1)
     with pytest.raises(NoRoom, match="10000"):
-        saved(root, tmp_path / ".undo", "m")
+        saved(root, beside, "m")
 
 
 def order(root: Path, what: str, message_id: str) -> dict[str, object]:
@@ -68,13 +62,17 @@ def order(root: Path, what: str, message_id: str) -> dict[str, object]:
     )
 
 
+def listed(root: Path) -> list[str]:
+    return [point[0] for point in order(root, "list", "")["points"]]  # type: ignore[attr-defined]
+
+
 def test_a_damaged_store_is_begun_anew(root: Path) -> None:
     """Its points are lost, and the next prompt has one."""
     order(root, "save", "m0")
     (root.parent / ".undo" / "points.sqlite").write_bytes(b"no database at all" * 500)
     assert order(root, "save", "m1")["error"] == "failed"
     assert order(root, "save", "m1")["files"] == 0
-    assert [point[0] for point in order(root, "list", "")["points"]] == ["m1"]  # type: ignore[attr-defined]
+    assert listed(root) == ["m1"]
 
 
 def test_undoing_drops_the_points_of_what_is_undone(root: Path) -> None:
@@ -84,7 +82,7 @@ def test_undoing_drops_the_points_of_what_is_undone(root: Path) -> None:
     assert order(root, "stage", "m1")["files"] == 2
     assert order(root, "swap", "m1")["files"] == 2
     assert os.listdir(root) == ["m0"]
-    assert [point[0] for point in order(root, "list", "")["points"]] == ["m0"]  # type: ignore[attr-defined]
+    assert listed(root) == ["m0"]
     assert order(root, "swap", "m1")["files"] == 2, "a repeated swap finds it done"
     assert order(root, "stage", "m1")["error"] == "no_point"
 
@@ -100,14 +98,14 @@ def test_a_full_disk_leaves_the_points_of_before(root: Path) -> None:
         assert "can't be" in str(order(root, "save", "m1")["detail"])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert [point[0] for point in order(root, "list", "")["points"]] == ["m0"]  # type: ignore[attr-defined]
+    assert listed(root) == ["m0"]
     assert order(root, "save", "m1")["files"] == 2
 
 
 @pytest.mark.slow
-def test_a_save_that_is_killed_at_any_statement_leaves_the_points_of_before(root: Path, tmp_path: Path) -> None:
+def test_a_save_that_is_killed_at_any_statement_leaves_the_points_of_before(root: Path, beside: Path) -> None:
     """Each in a fork that ends at its nth statement; then the older point is restored, and the new one made."""
-    rnd, beside = random.Random(3), tmp_path / ".undo"
+    rnd = random.Random(3)
     grow(root, rnd, 25)
     saved(root, beside, "first")
     before = state_of(root)
@@ -117,15 +115,11 @@ def test_a_save_that_is_killed_at_any_statement_leaves_the_points_of_before(root
         change(root, rnd, 10)
         changed = state_of(root)
         killed = _killed(root, beside, f"m{at}", at)
-        store = Store(beside / "points.sqlite")
-        assert store.point("first") is not None
-        store.close()
+        with store_of(beside) as store:
+            assert store.point("first") is not None
         saved(root, beside, f"m{at}", LIMITS._replace(points=1_000))
         for message_id, state in ((f"m{at}", changed), ("first", before)):
-            store = Store(beside / "points.sqlite")
-            stage(root, store, beside, message_id)
-            store.close()
-            swap(root, beside, message_id)
+            undone(root, beside, message_id)
             assert state_of(root) == state, (at, message_id)
     assert at > 20
 
@@ -137,15 +131,8 @@ def _killed(root: Path, beside: Path, message_id: str, at: int) -> bool:
     try:
         saving.BATCH_BYTES = 1_000
         store = Store(beside / "points.sqlite")
-        count = 0
-
-        def trace(statement: str) -> None:
-            nonlocal count
-            count += 1
-            if count == at:
-                os.kill(os.getpid(), 9)
-
-        store._db.set_trace_callback(trace)
+        statements = count(1)
+        store._db.set_trace_callback(lambda _: os.kill(os.getpid(), 9) if next(statements) == at else None)
         saving.save(root, store, message_id, 2.0, LIMITS._replace(points=1_000))
         store.close()
     except sqlite3.Error:

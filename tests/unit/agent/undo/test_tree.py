@@ -55,7 +55,6 @@ def test_a_line_changes_with_the_file_and_not_without(tmp_path: Path) -> None:
 
 
 def test_no_walk_is_taken_for_one_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of too many entries, of no folder, and one that was broken off."""
     for name in "abc":
         (tmp_path / name).touch()
     with pytest.raises(OSError, match="Not a directory"):

@@ -15,7 +15,6 @@ from app.agent.conversation import UNDONE
 from app.agent.model import Reply
 from app.agent.protocol import Event
 from app.agent.settings import AgentSettings
-from app.agent.state import State
 from app.agent.turns import Busy
 from app.agent.undo import points, undoing
 from app.agent.undo.points import UndoFailed, UndoPoints
@@ -23,10 +22,8 @@ from app.agent.undo.undoing import Undoing
 from tests.model_server import Answer, ModelServer, ToolCall
 from tests.sampling import dice, times
 from tests.unit.agent.fake_gateway import FakeGateway
-from tests.unit.agent.fakes import FakeModel, World, says
+from tests.unit.agent.fakes import World, says
 from tests.unit.agent.process import AgentProcess
-
-PATIENCE = 60.0
 
 
 class FakePoints:
@@ -56,23 +53,28 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.points = FakePoints()
-        self.world = World(folder, FakeModel())
         self.told: list[Event] = []
-        self.undoing = self._undoing(self.world.state)
+        self.open()
 
-    def _undoing(self, state: State) -> Undoing:
-        return Undoing(state, self.world.turns, self.points, self.told.append)  # type: ignore[arg-type]
+    def open(self) -> None:
+        self.world = World(self.folder)
+        points: Any = self.points
+        self.undoing = Undoing(self.world.state, self.world.turns, points, self.told.append)
 
     def prompts(self, *ids: str) -> None:
         for id_ in ids:
-            self.world.prompt(id_, f"text of {id_}")
-            self.world.run()
+            self.world.run(id_, text=f"text of {id_}")
 
-    def reopened(self) -> Undoing:
+    def reopen(self) -> None:
         """After the process was killed."""
         self.world.state.close()
-        self.world = World(self.folder, FakeModel())
-        return self._undoing(self.world.state)
+        self.open()
+
+    def fail_to_undo(self, id_: str) -> str:
+        """The code of the failure."""
+        with pytest.raises(UndoFailed) as failed:
+            self.undoing.undo(id_)
+        return failed.value.code
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ def test_the_conversation_is_cut_before_the_prompt(place: Place) -> None:
     assert place.undoing.undo("m2") == {"files": 3, "messages_cut": ["m2", "m3"]}
     assert place.world.contents() == ["text of m1", "done"]
     assert place.points.done == ["stage m2", "swap m2"]
-    place.reopened()
+    place.reopen()
     assert place.world.contents() == ["text of m1", "done"]
 
 
@@ -98,7 +100,7 @@ def test_a_prompt_that_was_undone_never_runs_again(place: Place) -> None:
         assert place.world.state.accept("m2", "another", limit=9) is False
         assert place.world.outcome("m2")["code"] == "rolled_back"
         assert not place.world.turns.run_next()
-        place.reopened()
+        place.reopen()
     assert place.world.model.asked == []
 
 
@@ -108,7 +110,8 @@ def test_undoing_again_changes_nothing(place: Place) -> None:
     first = place.undoing.undo("m2")
     place.prompts("m3")
     assert place.undoing.undo("m2") == first
-    assert place.reopened().undo("m2") == first
+    place.reopen()
+    assert place.undoing.undo("m2") == first
     assert place.world.contents() == ["text of m1", "done", "text of m3", "done"]
     assert place.points.done == ["stage m2", "swap m2"]
 
@@ -120,7 +123,8 @@ def test_a_waiting_prompt_goes_with_it_and_its_end_is_told(place: Place) -> None
     assert place.undoing.undo("m2")["messages_cut"] == ["m2", "m3"]
     assert ("m3", "rolled_back") in [(event.message_id, event.data["code"]) for event in place.told]
     assert place.world.state.waiting() == 0
-    assert place.reopened()._state.unreported()["m3"] == UNDONE
+    place.reopen()
+    assert place.world.state.unreported()["m3"] == UNDONE
 
 
 def test_the_manager_is_told_of_all_that_was_undone_though_nobody_waits_for_the_answer(place: Place) -> None:
@@ -132,9 +136,11 @@ def test_the_manager_is_told_of_all_that_was_undone_though_nobody_waits_for_the_
         ("m2", "rolled_back"),
         ("m3", "rolled_back"),
     ]
-    assert place.reopened()._state.unreported() == {"m2": UNDONE, "m3": UNDONE}
+    place.reopen()
+    assert place.world.state.unreported() == {"m2": UNDONE, "m3": UNDONE}
     place.world.state.reported(["m2", "m3"])
-    assert place.reopened()._state.unreported() == {}
+    place.reopen()
+    assert place.world.state.unreported() == {}
 
 
 def test_the_model_is_asked_without_what_was_undone(place: Place) -> None:
@@ -145,18 +151,18 @@ def test_the_model_is_asked_without_what_was_undone(place: Place) -> None:
     assert asked == ["You are a test.", "text of m1", "done", "text of m3"]
 
 
-def during_the_turn_of(place: Place, id_: str, act: Callable[[], None]) -> None:
-    """`act` while the turn runs, which then ends as any other."""
-    acted: list[str] = []
+def during_a_turn(place: Place, act: Callable[[], object]) -> object:
+    """What `act` returns while the turn of "m2" runs, which then ends as any other."""
+    acted: list[object] = []
 
     def during(*_: object) -> Reply:
-        act()
-        acted.append(id_)
+        acted.append(act())
         return says("done")
 
     place.world.model.script = [during]
-    place.prompts(id_)
-    assert acted == [id_] and place.world.outcome(id_)["status"] == "processed"
+    place.prompts("m2")
+    assert place.world.outcome("m2")["status"] == "processed"
+    return acted.pop()
 
 
 def test_a_turn_that_runs_is_in_the_way(place: Place) -> None:
@@ -169,31 +175,24 @@ def test_a_turn_that_runs_is_in_the_way(place: Place) -> None:
 
     place.prompts("m1")
     place.points.ids = ["m1"]
-    during_the_turn_of(place, "m2", undo)
+    during_a_turn(place, undo)
 
 
 def test_without_a_point_the_turn_that_runs_is_not_in_the_way(place: Place) -> None:
     """To cancel it would be in vain."""
 
-    def undo() -> None:
+    def undo() -> list[str]:
         place.world.prompt("m3")
-        for each in ("m1", "m3", "nobody's"):
-            with pytest.raises(UndoFailed) as failed:
-                place.undoing.undo(each)
-            assert failed.value.code == "no_point"
+        return [place.fail_to_undo(each) for each in ("m1", "m3", "nobody's")]
 
     place.prompts("m1")
-    during_the_turn_of(place, "m2", undo)
+    assert during_a_turn(place, undo) == ["no_point"] * 3
 
 
 def test_what_was_undone_is_told_again_while_a_turn_runs(place: Place) -> None:
     place.prompts("m1")
     first = place.undoing.undo("m1")
-
-    def undo() -> None:
-        assert place.undoing.undo("m1") == first
-
-    during_the_turn_of(place, "m2", undo)
+    assert during_a_turn(place, lambda: place.undoing.undo("m1")) == first
 
 
 def test_no_turn_begins_meanwhile(place: Place) -> None:
@@ -208,30 +207,26 @@ def test_no_turn_begins_meanwhile(place: Place) -> None:
 
 def test_a_prompt_nobody_knows_has_no_point(place: Place) -> None:
     place.prompts("m1")
-    with pytest.raises(UndoFailed) as failed:
-        place.undoing.undo("other")
-    assert failed.value.code == "no_point"
+    assert place.fail_to_undo("other") == "no_point"
     assert place.points.done == []
 
 
 def test_a_restore_that_was_interrupted_is_completed_at_the_next_start(place: Place) -> None:
     place.prompts("m1", "m2")
     place.points.fails = 1
-    with pytest.raises(UndoFailed):
-        place.undoing.undo("m2")
-    again = place.reopened()
+    assert place.fail_to_undo("m2") == "failed"
+    place.reopen()
     assert place.world.state.restoring == "m2"
-    again.complete(threading.Event())
+    place.undoing.complete(threading.Event())
     assert place.points.done == ["stage m2", "swap m2"]
     assert place.world.state.restoring == ""
-    assert again.undo("m2") == {"files": 3, "messages_cut": ["m2"]}
+    assert place.undoing.undo("m2") == {"files": 3, "messages_cut": ["m2"]}
 
 
 def test_asked_again_it_completes(place: Place) -> None:
     place.prompts("m1", "m2")
     place.points.fails = 1
-    with pytest.raises(UndoFailed):
-        place.undoing.undo("m2")
+    assert place.fail_to_undo("m2") == "failed"
     assert place.undoing.undo("m2") == {"files": 3, "messages_cut": ["m2"]}
     assert place.points.done == ["stage m2", "swap m2"]
 
@@ -242,8 +237,7 @@ def test_what_can_not_be_completed_is_given_up(place: Place, monkeypatch: pytest
     monkeypatch.setattr(undoing, "RETRY_SECONDS", 0)
     place.prompts("m1")
     place.points.fails, place.points.code = 99, code
-    with pytest.raises(UndoFailed):
-        place.undoing.undo("m1")
+    assert place.fail_to_undo("m1") == code
     place.undoing.complete(threading.Event())
     assert place.world.state.restoring == ""
     assert place.world.contents() == []
@@ -256,7 +250,6 @@ EDIT = "echo changed > file; echo made > new; mkdir -p node_modules; echo x > no
 
 @pytest.mark.slow
 def test_an_agent_undoes_what_a_prompt_did(agent: AgentProcess, gateway: FakeGateway, model: ModelServer) -> None:
-    """Over HTTP: files, conversation, the manager's copy, and after a kill; the prompt isn't run again."""
     (agent.folder / ".gitignore").write_text("node_modules\n")
     (agent.folder / "file").write_text("mine")
     (agent.folder / "gone").write_text("still here")
@@ -304,7 +297,7 @@ def test_a_running_turn_is_busy(agent: AgentProcess, gateway: FakeGateway, model
     held.set()
     assert found[0] == 200, "its point may still be being made"
     assert (status, answer["error"]) == (409, "busy")
-    gateway.outcome("m1", PATIENCE)
+    gateway.outcome("m1")
 
 
 @pytest.mark.slow
@@ -336,6 +329,11 @@ def test_without_undo_points_nothing_is_stored(agent: AgentProcess) -> None:
 def test_files_and_conversation_agree_after_a_kill(agent: AgentProcess, model: ModelServer) -> None:
     """Killed at some moment of an undo; once it runs again, both are of before the prompt, or both of after it."""
     rnd = dice("kills of an undo")
+
+    def restore(id_: str) -> None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            agent.call("POST", f"/checkpoints/{id_}/restore")
+
     for n in range(60):
         (agent.folder / f"file{n}").write_text("mine")
     agent.start()
@@ -345,7 +343,7 @@ def test_files_and_conversation_agree_after_a_kill(agent: AgentProcess, model: M
             Answer(text="done"),
         )
         assert agent.chat(f"m{n}", "edit")[1]["status"] == "processed"
-        asking = threading.Thread(target=_asked, args=(agent, f"/checkpoints/m{n}/restore"))
+        asking = threading.Thread(target=restore, args=(f"m{n}",))
         asking.start()
         asking.join(rnd.uniform(0, 0.5))
         agent.kill()
@@ -358,11 +356,6 @@ def test_files_and_conversation_agree_after_a_kill(agent: AgentProcess, model: M
         if not is_undone:
             assert agent.call("POST", f"/checkpoints/m{n}/restore")[0] == 200
         assert {path.read_text() for path in agent.folder.iterdir()} == {"mine"}
-
-
-def _asked(agent: AgentProcess, path: str) -> None:
-    with contextlib.suppress(OSError, http.client.HTTPException):
-        agent.call("POST", path)
 
 
 @pytest.mark.parametrize("told", ["[]", '{"points": [["m1", 1.0, 1]]}'])

@@ -6,8 +6,10 @@ import os
 import random
 import shutil
 import stat
+from contextlib import closing
 from pathlib import Path
 
+from app.agent.undo.restoring import Plan, stage, swap
 from app.agent.undo.saving import Limits, Saved, save
 from app.agent.undo.store import Store
 
@@ -92,11 +94,18 @@ def change(root: Path, rnd: random.Random, count: int) -> None:
                 grow(root, rnd, 1)
 
 
+def store_of(beside: Path) -> closing[Store]:
+    return closing(Store(beside / "points.sqlite"))
+
+
 def saved(root: Path, beside: Path, message_id: str, limits: Limits = LIMITS) -> Saved | None:
     """A point is made."""
     beside.mkdir(exist_ok=True)
-    store = Store(beside / "points.sqlite")
-    try:
+    with store_of(beside) as store:
         return save(root, store, message_id, 1.0, limits)
-    finally:
-        store.close()
+
+
+def undone(root: Path, beside: Path, message_id: str) -> Plan:
+    with store_of(beside) as store:
+        stage(root, store, beside, message_id)
+    return swap(root, beside, message_id)
