@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import stat
 import struct
@@ -12,7 +11,6 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -23,30 +21,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from app.core.backups.store import BackupStore, backup_name, session_of
-from app.core.errors import ArchiveError, BackupNotFound, NoSpace, PermanentError, RetryableError
-from app.core.sessions.model import Identity
+from app.core.backups.store import BackupStore, backup_name
+from app.core.errors import ArchiveError, NoSpace, PermanentError, RetryableError
 from tests.deep_tree import DeepTrees
-from workers.archive import restore, restore_backup, sparse, walking, write, write_backup
+from tests.unit.workers.archive.conftest import GIB, IDENTITY, NAME, NOW, Bench, meddle, unprivileged
+from workers.archive import restore, sparse, walking, write, write_backup
 from workers.archive.format import FORMAT_VERSION, open_below, original_path, stays_inside, stored_name
 from workers.archive.replace import DRAFT, clear, draft, put_in_place
 from workers.rmtree import delete_tree
-from workers.runtime.base import BackupSummary
-
-NOW = 1_763_625_600.0
-NAME = backup_name("abcd1234", NOW)
-IDENTITY = Identity(uuid="abcd1234", user_id="ann@example.org", created_at=NOW - 60, size="large", labels={"team": "x"})
-NOBODY = 65534
-GIB = 1 << 30
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    """Where to restore to: a folder with one file, which must survive every refusal."""
-    folder = tmp_path / "session" / "app"
-    folder.mkdir(parents=True)
-    (folder / "before.txt").write_text("before")
-    return folder
 
 
 @pytest.fixture
@@ -63,29 +45,6 @@ def small_disk() -> Iterator[Path]:
     finally:
         subprocess.run(["umount", str(folder)], check=True, timeout=60)
         folder.rmdir()
-
-
-@contextmanager
-def unprivileged() -> Iterator[Path]:
-    """A folder anyone may write to, with the rights of a user who is not root."""
-    folder = Path(tempfile.mkdtemp(prefix="unprivileged-"))
-    folder.chmod(0o777)
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield folder
-    finally:
-        os.seteuid(user)
-        shutil.rmtree(folder)
-
-
-def back_up(root: Path, store: BackupStore) -> BackupSummary:
-    return write_backup(root, store, NAME, IDENTITY, NOW)
-
-
-def bring_back(store: BackupStore, target: Path, max_bytes: int = GIB, max_entries: int = 100_000) -> None:
-    restore_backup(store, NAME, target, max_bytes, max_entries)
 
 
 def seen(root: Path) -> dict[bytes, tuple[int, int, bytes]]:
@@ -105,15 +64,12 @@ def seen(root: Path) -> dict[bytes, tuple[int, int, bytes]]:
     return found
 
 
-def leftovers(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir() if path.name.startswith(".") and path.name != ".publishing"]
-
-
 # The round trip
 
 
-def test_every_kind_of_file_comes_back_as_it_was(root: Path, store: BackupStore, target: Path) -> None:
+def test_every_kind_of_file_comes_back_as_it_was(bench: Bench) -> None:
     """Modes, exec bits, links (also dangling ones), empty folders, times and names survive."""
+    root = bench.root
     (root / "empty").mkdir(mode=0o700)
     (root / "deep" / "er").mkdir(parents=True)
     (root / "deep" / "run.sh").write_text("#!/bin/sh\n")
@@ -125,19 +81,14 @@ def test_every_kind_of_file_comes_back_as_it_was(root: Path, store: BackupStore,
     (root / "dangling").symlink_to("no/such/file")
     (root / "python").symlink_to("/usr/bin/python3")
     (root / "Grüße 世界 🎉").write_text("hello")
-    for number, name in enumerate(
-        [b"caf\xe9", b"back\\slash", b"c:drive", "private \uef80\uef5c".encode(), b"new\nline"]
-    ):
-        with open(os.path.join(os.fsencode(root), name), "wb") as file:
-            file.write(b"%d" % number)
+    for name in (b"caf\xe9", b"back\\slash", b"c:drive", "private \uef80\uef5c".encode(), b"new\nline"):
+        Path(os.fsdecode(os.path.join(os.fsencode(root), name))).write_bytes(name)
     os.chmod(root / "deep", 0o555)
     os.utime(root / "empty", (1_000_000_001, 1_000_000_001))
     expected = seen(root)
-
-    back_up(root, store)
-    bring_back(store, target)
-
-    assert seen(target) == expected
+    bench.back_up()
+    bench.bring_back()
+    assert seen(bench.target) == expected
 
 
 @pytest.mark.parametrize(
@@ -151,27 +102,25 @@ def test_every_kind_of_file_comes_back_as_it_was(root: Path, store: BackupStore,
         (-(2**31), -(2**31)),
     ],
 )
-def test_times_are_kept_to_the_second_from_1901_to_2038(
-    root: Path, store: BackupStore, target: Path, written: int, kept: int
-) -> None:
+def test_times_are_kept_to_the_second_from_1901_to_2038(bench: Bench, written: int, kept: int) -> None:
     """Beyond what a zip can hold the nearest time is kept, and nothing fails."""
-    (root / "file").write_text("x")
-    os.utime(root / "file", (written, written))
-    back_up(root, store)
-    bring_back(store, target)
-    assert (target / "file").stat().st_mtime == kept
+    (bench.root / "file").write_text("x")
+    os.utime(bench.root / "file", (written, written))
+    bench.back_up()
+    bench.bring_back()
+    assert (bench.target / "file").stat().st_mtime == kept
 
 
-def test_set_id_and_sticky_bits_are_not_brought_back(root: Path, store: BackupStore, target: Path) -> None:
+def test_set_id_and_sticky_bits_are_not_brought_back(bench: Bench) -> None:
     """A restored file belongs to somebody else, to whom they would give rights."""
-    (root / "tool").write_text("x")
-    (root / "tool").chmod(0o6755)
-    (root / "shared").mkdir()
-    (root / "shared").chmod(0o1777)
-    back_up(root, store)
-    bring_back(store, target)
-    assert stat.S_IMODE((target / "tool").stat().st_mode) == 0o755
-    assert stat.S_IMODE((target / "shared").stat().st_mode) == 0o777
+    (bench.root / "tool").write_text("x")
+    (bench.root / "tool").chmod(0o6755)
+    (bench.root / "shared").mkdir()
+    (bench.root / "shared").chmod(0o1777)
+    bench.back_up()
+    bench.bring_back()
+    assert stat.S_IMODE((bench.target / "tool").stat().st_mode) == 0o755
+    assert stat.S_IMODE((bench.target / "shared").stat().st_mode) == 0o777
 
 
 NAMES = st.binary(min_size=1, max_size=12).filter(
@@ -212,16 +161,14 @@ def plant(folder: bytes, tree: dict[bytes, Any]) -> None:
 def test_any_tree_comes_back(tree: dict[bytes, Any]) -> None:
     """Whatever the names, links and folders: what was backed up is what is restored."""
     with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch) / "app"
-        root.mkdir()
-        plant(os.fsencode(root), tree)
-        expected = seen(root)
-        store = BackupStore(f"file://{scratch}/store")
-        summary = back_up(root, store)
-        bring_back(store, Path(scratch) / "restored")
-        assert seen(Path(scratch) / "restored") == expected
+        bench = Bench(Path(scratch))
+        plant(os.fsencode(bench.root), tree)
+        expected = seen(bench.root)
+        summary = bench.back_up()
+        bench.bring_back()
+        assert seen(bench.target) == expected
         assert summary.files == sum(not stat.S_ISDIR(mode) for mode, _, _ in expected.values())
-        assert not leftovers(Path(scratch))
+        assert set(os.listdir(bench.place)) == {"app", ".session"}
 
 
 @given(path=NAMES.map(os.fsdecode))
@@ -232,8 +179,9 @@ def test_a_stored_name_is_text_without_separators_and_gives_back_the_path(path: 
     assert "\\" not in name and original_path(name) == path
 
 
-def test_unzip_reads_it(root: Path, store: BackupStore, tmp_path: Path) -> None:
+def test_unzip_reads_it(bench: Bench) -> None:
     """Without this service, any `unzip` brings back files, modes, links and UTF-8 names."""
+    root, plain = bench.root, bench.folder / "plain"
     (root / "folder").mkdir()
     (root / "folder" / "Grüße.sh").write_text("echo 1\n" * 1000)
     (root / "folder" / "Grüße.sh").chmod(0o750)
@@ -242,12 +190,9 @@ def test_unzip_reads_it(root: Path, store: BackupStore, tmp_path: Path) -> None:
     (root / "old").write_text("x")
     os.utime(root / "old", (1_000_000_001, 1_000_000_001))
     expected = seen(root)
-    back_up(root, store)
-    plain = tmp_path / "plain"
-    archive = str(tmp_path / "store" / session_of(NAME) / NAME)
-    subprocess.run(["unzip", "-tq", archive], check=True, timeout=60, capture_output=True)
-    command = ["unzip", "-q", archive, "-d", str(plain)]
-    subprocess.run(command, check=True, timeout=60, capture_output=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    bench.back_up()
+    for command in (["unzip", "-tq", bench.stored], ["unzip", "-q", bench.stored, "-d", plain]):
+        subprocess.run(command, check=True, timeout=60, capture_output=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
     found = seen(plain)
     # unzip leaves a link's own time alone
     assert {path: (mode, content) for path, (mode, _, content) in found.items()} == {
@@ -257,47 +202,45 @@ def test_unzip_reads_it(root: Path, store: BackupStore, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_file_over_4_gib_comes_back(monkeypatch: pytest.MonkeyPatch, store: BackupStore, target: Path) -> None:
+def test_a_file_over_4_gib_comes_back(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     """Its size needs zip64; its zeros come back as holes, so that the disk need not hold 4 GiB."""
     size = 4 * GIB + 12_345
     monkeypatch.setattr(sparse, "WORTH", 2 * size)
     # In memory, where it can be: reading a hole costs nothing there, on a disk 4 GiB of page cache.
     with tempfile.TemporaryDirectory(dir=next(filter(os.path.isdir, ["/dev/shm", "/tmp"]))) as folder:
-        with open(Path(folder) / "huge", "wb") as file:
+        bench.root = Path(folder)
+        with open(bench.root / "huge", "wb") as file:
             file.truncate(size - 3)
             file.seek(size - 3)
             file.write(b"end")
-        summary = back_up(Path(folder), store)
+        summary = bench.back_up()
     assert (summary.content_bytes, summary.files) == (size, 1)
-    bring_back(store, target, max_bytes=5 * GIB)
-    with open(target / "huge", "rb") as file:
+    bench.bring_back(max_bytes=5 * GIB)
+    with open(bench.target / "huge", "rb") as file:
         file.seek(size - 4)
         assert (file.read(), os.fstat(file.fileno()).st_size) == (b"\0end", size)
         assert os.fstat(file.fileno()).st_blocks * 512 < GIB
 
 
 @pytest.mark.slow
-def test_more_entries_than_a_classic_zip_holds_come_back(root: Path, store: BackupStore, target: Path) -> None:
+def test_more_entries_than_a_classic_zip_holds_come_back(bench: Bench) -> None:
     """Over 65,535 entries need zip64 too."""
-    count = 65_600
-    folder = os.open(root, os.O_RDONLY)
-    for number in range(count):
-        os.mkfifo(f"{number}.fifo", dir_fd=folder) if number % 20_000 == 7 else os.symlink(
-            "x", str(number), dir_fd=folder
-        )
-    os.close(folder)
-    summary = back_up(root, store)
-    bring_back(store, target)
-    assert summary.files == len(os.listdir(target)) == count - 4
+    for number in range(65_600):
+        (bench.root / str(number)).symlink_to("x")
+    for number in range(4):
+        os.mkfifo(bench.root / f"{number}.fifo")
+    summary = bench.back_up()
+    bench.bring_back()
+    assert summary.files == len(os.listdir(bench.target)) == 65_600
 
 
-def test_the_sidecar_says_whose_it_is_and_what_is_in_it(root: Path, store: BackupStore) -> None:
+def test_the_sidecar_says_whose_it_is_and_what_is_in_it(bench: Bench) -> None:
     """Enough to rebuild the index and to restore with the session's size and labels."""
-    (root / "a").write_bytes(b"12345")
-    (root / "b").symlink_to("a")
-    summary = back_up(root, store)
-    sidecar = store.sidecar(NAME)
-    with store.open(NAME) as stored:
+    (bench.root / "a").write_bytes(b"12345")
+    (bench.root / "b").symlink_to("a")
+    summary = bench.back_up()
+    sidecar = bench.store.sidecar(NAME)
+    with bench.store.open(NAME) as stored:
         content = stored.read()
     assert (summary.size, summary.files, summary.content_bytes) == (len(content), 2, 5)
     assert summary.sha256 == sha256(content).hexdigest()
@@ -306,72 +249,35 @@ def test_the_sidecar_says_whose_it_is_and_what_is_in_it(root: Path, store: Backu
     assert sidecar["versions"]["archive"] == FORMAT_VERSION
 
 
-def test_a_repeated_backup_of_the_same_name_changes_nothing(root: Path, store: BackupStore) -> None:
+def test_a_repeated_backup_of_the_same_name_changes_nothing(bench: Bench) -> None:
     """A task delivered twice finds its work done."""
-    (root / "a").write_text("first")
-    first = back_up(root, store)
-    (root / "a").write_text("second, longer")
-    assert back_up(root, store) == first
+    (bench.root / "a").write_text("first")
+    first = bench.back_up()
+    (bench.root / "a").write_text("second, longer")
+    assert bench.back_up() == first
 
 
 # A workspace that is not as one would wish
 
 
-def test_what_is_no_file_is_left_out_and_listed(root: Path, store: BackupStore) -> None:
+def test_what_is_no_file_is_left_out_and_listed(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     """Sockets and FIFOs neither block nor fail a backup."""
-    os.mkfifo(root / "pipe")
-    (root / "file").write_text("x")
+    os.mkfifo(bench.root / "pipe")
+    (bench.root / "file").write_text("x")
+    monkeypatch.chdir(bench.root)
     with socket.socket(socket.AF_UNIX) as listener:
-        here = os.getcwd()
-        os.chdir(root)
         listener.bind("socket")
-        os.chdir(here)
-        summary = back_up(root, store)
-    assert summary.files == 1
-    assert store.sidecar(NAME)["skipped"] == ["pipe", "socket"]
+        assert bench.back_up().files == 1
+    assert bench.store.sidecar(NAME)["skipped"] == ["pipe", "socket"]
 
 
-def test_without_a_folder_there_is_nothing_to_back_up(tmp_path: Path, root: Path, store: BackupStore) -> None:
+def test_without_a_folder_there_is_nothing_to_back_up(bench: Bench) -> None:
     """Neither when it is missing nor when a link stands in its place."""
-    (tmp_path / "link").symlink_to(root)
-    for path in (tmp_path / "missing", tmp_path / "link"):
+    (bench.folder / "link").symlink_to(bench.root)
+    for name in ("missing", "link"):
+        bench.root = bench.folder / name
         with pytest.raises(PermanentError):
-            back_up(path, store)
-
-
-class Meddler:
-    """Changes the workspace between two of the backup's system calls: `before_open` is called before,
-    `before_read` after a file was opened, each with the number of times it was called before."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-        self.name = path.name
-        self.before_open: Callable[[int], object] = lambda count: None
-        self.before_read: Callable[[int], object] = lambda count: None
-        self.opened = self.read = 0
-        self._open = write.open_file
-        monkeypatch.setattr(write, "open_file", self)
-
-    @contextmanager
-    def __call__(self, folder: int, name: str) -> Iterator[Any]:
-        if name != self.name:
-            with self._open(folder, name) as file:
-                yield file
-            return
-        self.before_open(self.opened)
-        self.opened += 1
-        with self._open(folder, name) as file:
-            yield MeddledFile(file, self)
-
-
-class MeddledFile:
-    def __init__(self, file: BinaryIO, meddler: Meddler) -> None:
-        self._file, self._meddler = file, meddler
-        self.fileno, self.seek = file.fileno, file.seek
-
-    def read(self, size: int) -> bytes:
-        self._meddler.before_read(self._meddler.read)
-        self._meddler.read += 1
-        return self._file.read(size)
+            bench.back_up()
 
 
 def append(path: Path, text: str) -> None:
@@ -379,119 +285,102 @@ def append(path: Path, text: str) -> None:
         file.write(text)
 
 
-def test_a_file_that_changes_once_while_read_is_read_again(
-    monkeypatch: pytest.MonkeyPatch, root: Path, store: BackupStore, target: Path
+@pytest.mark.parametrize(
+    ("times", "changed", "content"), [(1, (), "one more "), (9, ("log",), "one more more m")], ids=["once", "always"]
+)
+def test_a_file_that_changes_while_read_is_read_again_and_kept_as_it_is_in_the_end(
+    monkeypatch: pytest.MonkeyPatch, bench: Bench, times: int, changed: tuple[str, ...], content: str
 ) -> None:
-    """The second look is whole, so nothing is recorded."""
-    log = root / "log"
+    """A look that is whole leaves nothing to record; of one that never holds still the backup says so."""
+    log = bench.root / "log"
     log.write_text("one ")
-    meddler = Meddler(monkeypatch, log)
-    meddler.before_read = lambda count: append(log, "two ") if count == 0 else None
-    summary = back_up(root, store)
-    bring_back(store, target)
-    assert (summary.changed, (target / "log").read_text()) == ((), "one two ")
-
-
-def test_a_file_that_never_holds_still_is_kept_and_recorded(
-    monkeypatch: pytest.MonkeyPatch, root: Path, store: BackupStore, target: Path
-) -> None:
-    """The backup is good, and says which of its files was moving."""
-    log = root / "log"
-    log.write_text("one ")
-    meddler = Meddler(monkeypatch, log)
-    meddler.before_read = lambda count: append(log, "more ")
-    summary = back_up(root, store)
-    bring_back(store, target)
-    assert summary.changed == ("log",) == tuple(store.sidecar(NAME)["changed"])
-    assert (target / "log").read_text().startswith("one more")
+    meddle(monkeypatch, log, before_read=lambda count: append(log, "more ") if count < times else None)
+    assert bench.back_up().changed == changed == tuple(bench.store.sidecar(NAME)["changed"])
+    bench.bring_back()
+    assert (bench.target / "log").read_text() == content
 
 
 @pytest.mark.parametrize("change", ["grows", "shrinks"])
 @pytest.mark.parametrize("always", [False, True])
 def test_a_large_file_that_changes_is_read_again_from_the_start(
-    monkeypatch: pytest.MonkeyPatch, root: Path, store: BackupStore, target: Path, change: str, always: bool
+    monkeypatch: pytest.MonkeyPatch, bench: Bench, change: str, always: bool
 ) -> None:
     """It is streamed, so the whole zip is written again; if it changes again, that is recorded."""
-    large = root / "large"
+    large = bench.root / "large"
     large.write_bytes(b"a" * 9_000_000)
-    (root / "small").write_text("s")
-    meddler = Meddler(monkeypatch, large)
+    (bench.root / "small").write_text("s")
 
-    def meddle(count: int) -> None:
+    def change_it(count: int) -> None:
         if count == 2 or always:
             append(large, "b") if change == "grows" else os.truncate(large, 8_500_000)
 
-    meddler.before_read = meddle
-    summary = back_up(root, store)
-    bring_back(store, target)
+    meddle(monkeypatch, large, before_read=change_it)
+    summary = bench.back_up()
+    bench.bring_back()
     assert summary.changed == (("large",) if always else ())
-    assert (target / "large").read_bytes().startswith(b"a" * 8_500_000)
-    assert summary.content_bytes == (target / "large").stat().st_size + 1
+    assert (bench.target / "large").read_bytes().startswith(b"a" * 8_500_000)
+    assert summary.content_bytes == (bench.target / "large").stat().st_size + 1
 
 
-def test_a_file_that_vanishes_is_passed_over_and_recorded(
-    monkeypatch: pytest.MonkeyPatch, root: Path, store: BackupStore
-) -> None:
+def test_a_file_that_vanishes_is_passed_over_and_recorded(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     """Deleting files must not fail a running workspace's backup."""
-    (root / "a").write_text("gone soon")
-    (root / "b").write_text("stays")
-    Meddler(monkeypatch, root / "a").before_open = lambda count: (root / "a").unlink()
-    summary = back_up(root, store)
+    (bench.root / "a").write_text("gone soon")
+    (bench.root / "b").write_text("stays")
+    meddle(monkeypatch, bench.root / "a", before_open=lambda count: (bench.root / "a").unlink())
+    summary = bench.back_up()
     assert (summary.files, summary.changed) == (1, ("a",))
 
 
-@pytest.mark.parametrize("trap", ["link", "fifo"])
+@pytest.mark.parametrize("trap", [lambda path: path.symlink_to(path.parents[2] / "secret"), os.mkfifo])
 def test_a_file_replaced_by_a_trap_is_neither_followed_nor_waited_for(
-    monkeypatch: pytest.MonkeyPatch, root: Path, store: BackupStore, tmp_path: Path, trap: str
+    monkeypatch: pytest.MonkeyPatch, bench: Bench, trap: Callable[[Path], None]
 ) -> None:
     """A workspace can't smuggle the manager's files into its backup, nor hang it."""
-    (tmp_path / "secret").write_text("of the manager")
-    file = root / "file"
+    (bench.folder / "secret").write_text("of the manager")
+    file = bench.root / "file"
     file.write_text("x")
 
     def replace(count: int) -> None:
         file.unlink()
-        file.symlink_to(tmp_path / "secret") if trap == "link" else os.mkfifo(file)
+        trap(file)
 
-    Meddler(monkeypatch, file).before_open = replace
-    summary = back_up(root, store)
+    meddle(monkeypatch, file, before_open=replace)
+    summary = bench.back_up()
     assert (summary.files, summary.changed) == (0, ("file",))
 
 
-def test_a_folder_replaced_by_a_link_is_not_entered(
-    monkeypatch: pytest.MonkeyPatch, root: Path, store: BackupStore, tmp_path: Path
-) -> None:
+def test_a_folder_replaced_by_a_link_is_not_entered(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     """Not even when it happens after the folder was listed."""
-    (tmp_path / "others").mkdir()
-    (tmp_path / "others" / "secret").write_text("s")
-    (root / "folder").mkdir()
-    opened = open_below
+    (bench.folder / "others").mkdir()
+    (bench.folder / "others" / "secret").write_text("s")
+    (bench.root / "folder").mkdir()
 
     def swapping(top: int, path: str) -> int:
         if path == "folder":
-            (root / "folder").rmdir()
-            (root / "folder").symlink_to(tmp_path / "others")
-        return opened(top, path)
+            (bench.root / "folder").rmdir()
+            (bench.root / "folder").symlink_to(bench.folder / "others")
+        return open_below(top, path)
 
     monkeypatch.setattr(walking, "open_below", swapping)
-    summary = back_up(root, store)
+    summary = bench.back_up()
     assert (summary.files, summary.changed) == (0, ("folder",))
 
 
 # A store that fails
 
 
-def test_a_full_disk_fails_the_backup_and_keeps_the_older_one(root: Path, small_disk: Path) -> None:
+def test_a_full_disk_fails_the_backup_and_keeps_the_older_one(bench: Bench, small_disk: Path) -> None:
     """It says so, and leaves no half of a backup that would keep the disk full."""
-    store = BackupStore(f"file://{small_disk}/store")
-    (root / "a").write_bytes(os.urandom(300_000))
+    bench.store = BackupStore(f"file://{small_disk}/store")
+    (bench.root / "a").write_bytes(os.urandom(300_000))
     older = backup_name("abcd1234", NOW - 60)
-    write_backup(root, store, older, IDENTITY, NOW - 60)
-    (root / "b").write_bytes(os.urandom(3_000_000))
+    write_backup(bench.root, bench.store, older, IDENTITY, NOW - 60)
+    (bench.root / "b").write_bytes(os.urandom(3_000_000))
     with pytest.raises(NoSpace, match="full.*older backup are untouched"):
-        back_up(root, store)
-    assert store.exists(older) and not store.exists(NAME) and not leftovers(small_disk / "store")
-    assert (root / "b").stat().st_size == 3_000_000
+        bench.back_up()
+    assert bench.store.exists(older) and not bench.store.exists(NAME)
+    assert list((small_disk / "store").glob(".app-*")) == []
+    assert (bench.root / "b").stat().st_size == 3_000_000
 
 
 class RottenFiles(BackupStore):
@@ -514,18 +403,14 @@ class RottenFiles(BackupStore):
     [lambda content: content.__setitem__(40, content[40] ^ 1), lambda content: content.pop()],
     ids=["bit", "end"],
 )
-def test_a_store_that_keeps_other_bytes_gets_no_backup(
-    root: Path, tmp_path: Path, spoil: Callable[[bytearray], object]
-) -> None:
+def test_a_store_that_keeps_other_bytes_gets_no_backup(bench: Bench, spoil: Callable[[bytearray], object]) -> None:
     """Verification reads what is stored, not what was sent."""
-    (root / "a").write_text("content " * 50)
-    rotten = RottenFiles(f"file://{tmp_path}/store", spoil)
-    with pytest.raises(RetryableError, match="stored incorrectly"):
-        back_up(root, rotten)
-    assert not rotten.exists(NAME) and not leftovers(tmp_path / "store")
+    (bench.root / "a").write_text("content " * 50)
+    bench.store = RottenFiles(f"file://{bench.folder}/store", spoil)
+    bench.refuse(RetryableError, "stored incorrectly")
 
 
-def test_a_compressor_that_fails_is_found_out(monkeypatch: pytest.MonkeyPatch, root: Path, store: BackupStore) -> None:
+def test_a_compressor_that_fails_is_found_out(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     """Every CRC is compared, so even what was written wrongly is no backup."""
 
     class Wrong:
@@ -536,10 +421,8 @@ def test_a_compressor_that_fails_is_found_out(monkeypatch: pytest.MonkeyPatch, r
             return b"\x03\x00"
 
     monkeypatch.setattr(write, "_compressor", Wrong)
-    (root / "a").write_text("content")
-    with pytest.raises(ArchiveError, match="cannot be read back"):
-        back_up(root, store)
-    assert not store.exists(NAME)
+    (bench.root / "a").write_text("content")
+    bench.refuse(ArchiveError, "cannot be read back")
 
 
 # Refusals: zips made by hand
@@ -554,6 +437,10 @@ def member(name: str, content: bytes = b"", mode: int = stat.S_IFREG | 0o644) ->
 
 def link(name: str, to: str) -> tuple[zipfile.ZipInfo, bytes]:
     return member(name, to.encode(), stat.S_IFLNK | 0o777)
+
+
+def folder(name: str) -> tuple[zipfile.ZipInfo, bytes]:
+    return member(name, mode=stat.S_IFDIR | 0o755)
 
 
 def put(store: BackupStore, *members: tuple[zipfile.ZipInfo, bytes], spoil: Callable[[bytes], bytes] = bytes) -> None:
@@ -577,122 +464,90 @@ REFUSED = {
     "parent in the middle": [member("a/../../evil")],
     "current folder": [member("./evil")],
     "empty part": [member("a//evil")],
-    "root itself": [member("/", mode=stat.S_IFDIR | 0o755)],
+    "root itself": [folder("/")],
     "backslash": [member("..\\evil")],
     "drive": [member("C:/evil")],
     "twice": [member("a"), member("a")],
     "twice by another spelling": [member("\u00e9"), member("\uefc3\uefa9")],
-    "file and folder": [member("a"), member("a/", mode=stat.S_IFDIR | 0o755)],
+    "file and folder": [member("a"), folder("a/")],
     "absolute link": [link("a", "/etc/passwd")],
     "link upwards": [link("a", "../../etc/passwd")],
     "link upwards from a folder": [link("a/b", "../../evil")],
     "link through a link": [link("a", "."), link("b", "a/../../evil")],
     "link to nothing": [link("a", "")],
     "long link": [link("a", "x" * 5000)],
-    "below a link": [link("a", "b"), member("b/", mode=stat.S_IFDIR | 0o755), member("a/evil")],
+    "below a link": [link("a", "b"), folder("b/"), member("a/evil")],
     "below a link that comes later": [member("a/evil"), link("a", "b")],
     "below a file": [member("a"), member("a/b")],
     "device": [member("a", mode=stat.S_IFCHR | 0o666)],
     "fifo": [member("a", mode=stat.S_IFIFO | 0o666)],
-    "folder named as a file": [member("a", mode=stat.S_IFDIR | 0o755)],
+    "folder named as a file": [folder("a")],
 }
 
 
 @pytest.mark.parametrize("members", REFUSED.values(), ids=REFUSED.keys())
 def test_what_could_reach_outside_is_refused_and_nothing_changes(
-    store: BackupStore, target: Path, members: list[tuple[zipfile.ZipInfo, bytes]]
+    bench: Bench, members: list[tuple[zipfile.ZipInfo, bytes]]
 ) -> None:
     """Refused before anything is extracted, the good entries too."""
-    put(store, GOOD, *members)
+    put(bench.store, GOOD, *members)
     with pytest.raises(ArchiveError, match="refused because of its entry"):
-        bring_back(store, target)
-    assert_untouched(target)
+        bench.bring_back()
+    bench.expect_untouched()
 
 
-def assert_untouched(target: Path) -> None:
-    assert [path.name for path in target.iterdir()] == ["before.txt"]
-    assert [path.name for path in target.parent.iterdir()] == [target.name]
-    assert sorted(path.name for path in target.parent.parent.iterdir()) in (
-        ["session", "store"],
-        ["app", "session", "store"],
-    )
+def changed(content: bytes, at: int, to: bytes) -> bytes:
+    """With other bytes there in the directory's last entry."""
+    at += content.rindex(b"PK\x01\x02")
+    return content[:at] + to + content[at + len(to) :]
 
 
-def central(content: bytes) -> int:
-    """Where the last entry of the directory begins."""
-    return content.rindex(b"PK\x01\x02")
+LIES: dict[str, Callable[[bytes], bytes]] = {
+    "size": lambda content: changed(content, 24, struct.pack("<I", 10)),
+    "CRC": lambda content: changed(content, 16, b"\0\0\0\0"),
+    "encryption": lambda content: changed(content, 8, b"\1"),
+    "name that ends early": lambda content: content.replace(b"aXb", b"a\0b"),
+    "end": lambda content: content[:-30],
+}
 
 
-def lie_about_size(content: bytes) -> bytes:
-    changed = bytearray(content)
-    changed[central(content) + 24 : central(content) + 28] = struct.pack("<I", 10)
-    return bytes(changed)
-
-
-def lie_about_crc(content: bytes) -> bytes:
-    changed = bytearray(content)
-    changed[central(content) + 16] ^= 1
-    return bytes(changed)
-
-
-def claim_encryption(content: bytes) -> bytes:
-    changed = bytearray(content)
-    changed[central(content) + 8] |= 1
-    return bytes(changed)
-
-
-def end_name_early(content: bytes) -> bytes:
-    return content.replace(b"aXb", b"a\0b")
-
-
-@pytest.mark.parametrize(
-    "spoil", [lie_about_size, lie_about_crc, claim_encryption, end_name_early, lambda content: content[:-30]]
-)
-def test_a_zip_that_lies_or_is_broken_is_refused(
-    store: BackupStore, target: Path, spoil: Callable[[bytes], bytes]
-) -> None:
+@pytest.mark.parametrize("spoil", LIES.values(), ids=LIES.keys())
+def test_a_zip_that_lies_or_is_broken_is_refused(bench: Bench, spoil: Callable[[bytes], bytes]) -> None:
     """Even where its digest is the recorded one."""
-    put(store, GOOD, member("aXb", b"x" * 1_000_000), spoil=spoil)
+    put(bench.store, GOOD, member("aXb", b"x" * 1_000_000), spoil=spoil)
     with pytest.raises(ArchiveError):
-        bring_back(store, target)
-    assert_untouched(target)
+        bench.bring_back()
+    bench.expect_untouched()
 
 
-def test_a_backup_that_is_not_what_was_recorded_is_refused(root: Path, store: BackupStore, target: Path) -> None:
+def test_a_backup_that_is_not_what_was_recorded_is_refused(bench: Bench) -> None:
     """A changed zip is no longer the one that was verified."""
-    (root / "a").write_text("x")
-    back_up(root, store)
-    path = root.parent / "store" / session_of(NAME) / NAME
-    path.write_bytes(path.read_bytes() + b"\0")
+    bench.back_up()
+    with open(bench.stored, "ab") as file:
+        file.write(b"\0")
     with pytest.raises(ArchiveError, match="damaged"):
-        bring_back(store, target)
-    assert [path.name for path in target.iterdir()] == ["before.txt"]
+        bench.bring_back()
+    bench.expect_untouched()
 
 
 @pytest.mark.parametrize("limits", [{"max_bytes": 9}, {"max_entries": 1}])
-def test_more_than_the_limits_is_refused(store: BackupStore, target: Path, limits: dict[str, int]) -> None:
+def test_more_than_the_limits_is_refused(bench: Bench, limits: dict[str, int]) -> None:
     """The limits are counted over the whole zip; at the limit it is restored."""
-    put(store, member("a", b"12345"), member("b", b"12345"))
+    put(bench.store, member("a", b"12345"), member("b", b"12345"))
     with pytest.raises(ArchiveError, match="at most"):
-        bring_back(store, target, **limits)
-    assert_untouched(target)
-    bring_back(store, target, max_bytes=10, max_entries=2)
-    assert (target / "b").read_bytes() == b"12345"
+        bench.bring_back(**limits)
+    bench.expect_untouched()
+    bench.bring_back(max_bytes=10, max_entries=2)
+    assert (bench.target / "b").read_bytes() == b"12345"
 
 
-def test_a_backup_that_is_not_there_is_not_found(store: BackupStore, target: Path) -> None:
-    with pytest.raises(BackupNotFound):
-        bring_back(store, target)
-    assert [path.name for path in target.iterdir()] == ["before.txt"]
-
-
-def test_a_zip_of_other_tools_is_restored_with_common_modes(store: BackupStore, target: Path) -> None:
+def test_a_zip_of_other_tools_is_restored_with_common_modes(bench: Bench) -> None:
     """No Unix modes, no folders of their own, times only as DOS dates."""
     info = zipfile.ZipInfo("folder/file", date_time=(2001, 9, 9, 1, 46, 40))
     info.create_system = 0
-    put(store, (info, b"x"))
-    bring_back(store, target)
-    restored = (target / "folder" / "file").stat()
+    put(bench.store, (info, b"x"))
+    bench.bring_back()
+    restored = (bench.target / "folder" / "file").stat()
     assert (stat.S_IMODE(restored.st_mode), restored.st_mtime) == (0o644, 1_000_000_000)
 
 
@@ -716,73 +571,54 @@ def test_a_link_stays_inside_when_it_goes_up_no_further_than_the_root(path: str,
 # All or nothing
 
 
-def test_a_restore_replaces_the_folder_and_leaves_nothing_else(root: Path, store: BackupStore, target: Path) -> None:
+def test_a_restore_replaces_the_folder_and_leaves_nothing_else(bench: Bench) -> None:
     """What was there before is gone, and so are the work folders of runs that were killed."""
-    (root / "a").write_text("x")
-    killed = target.parent / ".restoring-killed"
-    (killed / "new").mkdir(parents=True)
-    (killed / "new" / "half").write_text("done")
-    back_up(root, store)
-    bring_back(store, target)
-    assert [path.name for path in target.iterdir()] == ["a"]
-    assert [path.name for path in target.parent.iterdir()] == ["app"]
+    (bench.root / "a").write_text("x")
+    (bench.place / ".restoring-killed/new").mkdir(parents=True)
+    (bench.place / ".restoring-killed/new/half").write_text("done")
+    bench.back_up()
+    bench.bring_back()
+    assert os.listdir(bench.target) == ["a"]
+    assert set(os.listdir(bench.place)) == {"app", ".session"}
 
 
-def test_a_full_disk_fails_the_restore_and_keeps_the_files(root: Path, store: BackupStore, small_disk: Path) -> None:
+def test_a_full_disk_fails_the_restore_and_keeps_the_files(bench: Bench, small_disk: Path) -> None:
     """And frees what it had taken."""
-    target = small_disk / "app"
-    target.mkdir()
-    (target / "before.txt").write_text("before")
-    (root / "big").write_bytes(os.urandom(3_000_000))
-    back_up(root, store)
+    bench.target = small_disk / "app"
+    bench.target.mkdir()
+    (bench.target / "before.txt").write_text("before")
+    (bench.root / "big").write_bytes(os.urandom(3_000_000))
+    bench.back_up()
     with pytest.raises(NoSpace, match="could not be restored. The existing files are unchanged"):
-        bring_back(store, target)
-    assert [path.name for path in small_disk.iterdir()] == ["app"]
-    assert (target / "before.txt").read_text() == "before"
+        bench.bring_back()
+    assert os.listdir(small_disk) == ["app"]
+    assert (bench.target / "before.txt").read_text() == "before"
 
 
-def test_a_swap_that_fails_puts_the_old_folder_back(
-    monkeypatch: pytest.MonkeyPatch, root: Path, store: BackupStore, target: Path
-) -> None:
-    """The second of its two renames is the dangerous one."""
-    back_up(root, store)
-    rename = os.rename
-
-    def failing(source: Path, to: Path) -> None:
-        if Path(source).parent.name == "new":
-            raise OSError(5, "Input/output error")
-        rename(source, to)
-
-    monkeypatch.setattr(os, "rename", failing)
-    with pytest.raises(RetryableError):
-        bring_back(store, target)
-    monkeypatch.undo()
-    assert_untouched(target)
-
-
-def test_two_restores_into_one_workspace_do_not_meet(store: BackupStore, target: Path) -> None:
+def test_two_restores_into_one_workspace_do_not_meet(bench: Bench) -> None:
     """The second is told to come back."""
-    put(store, GOOD)
-    with restore._alone(target.parent), pytest.raises(RetryableError, match="Another restore"):
-        bring_back(store, target)
-    assert_untouched(target)
+    put(bench.store, GOOD)
+    with restore._alone(bench.place), pytest.raises(RetryableError, match="Another restore"):
+        bench.bring_back()
+    bench.expect_untouched()
 
 
-def test_a_folder_that_forbids_writing_can_be_replaced(root: Path, store: BackupStore) -> None:
+def test_a_folder_that_forbids_writing_can_be_replaced() -> None:
     """Some package caches are read-only to their own user; that must not keep the old files for ever."""
-    back_up(root, store)
-    with unprivileged() as folder:
-        (folder / "app" / "cache" / "inner").mkdir(parents=True)
-        (folder / "app" / "cache" / "inner" / "file").write_text("x")
-        for path in ("app/cache/inner", "app/cache"):
-            (folder / path).chmod(0o555)
-        theirs = BackupStore(f"file://{folder}/store")
-        back_up(folder / "app", theirs)
+    with unprivileged() as place:
+        bench = Bench(place)
+        cache = bench.root / "cache"
+        (cache / "inner").mkdir(parents=True)
+        (cache / "inner" / "file").write_text("x")
+        for path in (cache / "inner", cache):
+            path.chmod(0o555)
+        bench.back_up()
+        bench.target = bench.root
         for _ in range(2):
-            bring_back(theirs, folder / "app")
-        assert sorted(path.name for path in folder.iterdir()) == ["app", "store"]
-        assert stat.S_IMODE((folder / "app" / "cache").stat().st_mode) == 0o555
-        delete_tree(folder / "app")
+            bench.bring_back()
+        assert os.listdir(bench.root.parent) == ["app"]
+        assert stat.S_IMODE(cache.stat().st_mode) == 0o555
+        delete_tree(bench.root)
 
 
 def test_a_deep_tree_is_replaced_and_its_leftovers_are_deleted(tmp_path: Path, deep_trees: DeepTrees) -> None:
@@ -790,14 +626,15 @@ def test_a_deep_tree_is_replaced_and_its_leftovers_are_deleted(tmp_path: Path, d
     deep_trees(tmp_path / "app")
     deep_trees(tmp_path / f"{DRAFT}killed")
     clear(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["app"]
+    assert os.listdir(tmp_path) == ["app"]
     with draft(tmp_path) as new:
         (new / "app").mkdir()
         put_in_place(new)
-    assert [path.name for path in tmp_path.iterdir()] == ["app"] and list((tmp_path / "app").iterdir()) == []
+    assert os.listdir(tmp_path) == ["app"] and os.listdir(tmp_path / "app") == []
 
 
-def test_a_restore_needs_the_folder_around_its_target(store: BackupStore, tmp_path: Path) -> None:
-    put(store, GOOD)
+def test_a_restore_needs_the_folder_around_its_target(bench: Bench) -> None:
+    put(bench.store, GOOD)
+    bench.target = bench.folder / "missing" / "app"
     with pytest.raises(PermanentError):
-        bring_back(store, tmp_path / "missing" / "app")
+        bench.bring_back()

@@ -1,4 +1,5 @@
-"""The conversation lies beside the project: a backup holds both, and a restore puts both back, or neither."""
+"""The conversation lies beside the project: a backup holds both, its sidecar tells it, and a restore puts both back, or
+neither."""
 
 from __future__ import annotations
 
@@ -7,19 +8,19 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from app.core.backups.store import BackupStore, backup_name
 from app.core.errors import ArchiveError, RetryableError
-from app.core.sessions.model import Identity
-from workers.archive import Terms, restore_backup, write_backup
+from tests.unit.workers.archive.conftest import BEFORE, IDENTITY, NAME, Bench, files
+from workers.archive import conversation
 
-NOW = 1_763_625_600.0
-NAME = backup_name("abcd1234", NOW)
-IDENTITY = Identity(uuid="abcd1234", user_id="ann", created_at=NOW)
 HISTORY = json.dumps([{"id": "m1", "role": "user", "content": "a private prompt", "at": "x"}])
+CONVERSATION = {".session/history.json": HISTORY, ".session/metadata.json": '{"uuid": "abcd1234"}'}
+AFTER = {"app/file": "content", **CONVERSATION}
 
 
 class Killed(BaseException):
@@ -27,182 +28,185 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def beside(root: Path) -> Path:
-    """The conversation of a workspace with one file."""
-    (root / "file").write_text("content")
-    return converse(root.parent)
+def bench(bench: Bench) -> Bench:
+    """With a project of one file."""
+    (bench.root / "file").write_text("content")
+    return bench
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """Where to restore to: a volume with other files and another conversation."""
-    folder = tmp_path / "volume"
-    (folder / "app").mkdir(parents=True)
-    (folder / "app" / "before").write_text("before")
-    (folder / ".session").mkdir()
-    (folder / ".session" / "metadata.json").write_text("before")
-    return folder
+def beside(bench: Bench) -> Path:
+    """The project's conversation."""
+    return converse(bench.root.parent)
 
 
 def converse(folder: Path) -> Path:
     (folder / ".session").mkdir()
-    (folder / ".session" / "history.json").write_text(HISTORY)
-    (folder / ".session" / "metadata.json").write_text('{"uuid": "abcd1234"}')
+    for path, text in CONVERSATION.items():
+        (folder / path).write_text(text)
     return folder / ".session"
 
 
-def back_up(root: Path, store: BackupStore, terms: Terms | None = None) -> None:
-    write_backup(root, store, NAME, IDENTITY, NOW, terms or Terms())
+def bring_back(bench: Bench, user_id: str = IDENTITY.user_id) -> dict[str, str]:
+    """The files of the workspace once the backup was restored to this user's."""
+    bench.bring_back(user_id=user_id)
+    return files(bench.place)
 
 
-def bring_back(store: BackupStore, place: Path, user_id: str = "ann") -> None:
-    restore_backup(store, NAME, place / "app", 1 << 30, 1000, user_id=user_id)
+# What is backed up and restored
 
 
-def files(folder: Path) -> dict[str, str]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_text() for path in found}
+def test_it_comes_back_beside_the_project(bench: Bench, beside: Path) -> None:
+    bench.back_up()
+    assert bring_back(bench) == AFTER
+    assert (bench.place / ".session").stat().st_mode & 0o777 == 0o700
 
 
-BEFORE = {"app/before": "before", ".session/metadata.json": "before"}
-AFTER = {"app/file": "content", ".session/history.json": HISTORY, ".session/metadata.json": '{"uuid": "abcd1234"}'}
-
-
-def test_it_comes_back_beside_the_project(root: Path, beside: Path, store: BackupStore, place: Path) -> None:
-    back_up(root, store)
-    bring_back(store, place)
-    assert files(place) == AFTER
-    assert (place / ".session").stat().st_mode & 0o777 == 0o700
-    assert store.sidecar(NAME)["conversation"]["messages"][0]["content"] == "a private prompt"
-
-
-@pytest.mark.parametrize("user_id", ["ann", "ben"])
-def test_a_folder_in_the_project_is_no_conversation(root: Path, store: BackupStore, place: Path, user_id: str) -> None:
+@pytest.mark.parametrize("user_id", [IDENTITY.user_id, "ben"])
+def test_a_folder_in_the_project_is_no_conversation(bench: Bench, user_id: str) -> None:
     """Whatever is in it: a repository can bring one that looks like a conversation, and the agent must not go on with
     that. It comes back where it was, for any user."""
-    (root / "file").write_text("content")
-    converse(root)
-    back_up(root, store)
-    with zipfile.ZipFile(store.open(NAME)) as archive:
+    converse(bench.root)
+    bench.back_up()
+    with zipfile.ZipFile(bench.stored) as archive:
         assert not [name for name in archive.namelist() if name.startswith(".session")]
-    assert store.sidecar(NAME)["conversation"] is None
-    bring_back(store, place, user_id)
-    assert files(place) == {f"app/{name.removeprefix('app/')}": text for name, text in AFTER.items()}
+    assert bench.store.sidecar(NAME)["conversation"] is None
+    assert bring_back(bench, user_id) == {f"app/{name.removeprefix('app/')}": text for name, text in AFTER.items()}
 
 
-def test_one_begun_while_the_project_is_read_is_in_the_backup(root: Path, store: BackupStore, place: Path) -> None:
+def test_one_begun_while_the_project_is_read_is_in_the_backup(bench: Bench) -> None:
     """An agent's first start makes it, and its first prompt may change the files that are read."""
-    (root / "file").write_text("content")
-    begun = False
-
-    def begin() -> None:
-        nonlocal begun
-        if not begun:
-            converse(root.parent)
-            begun = True
-
-    back_up(root, store, Terms(check=begin))
-    bring_back(store, place)
-    assert files(place) == AFTER
+    calls = count()
+    bench.back_up(check=lambda: converse(bench.root.parent) if next(calls) == 0 else None)
+    assert bring_back(bench) == AFTER
 
 
-def test_a_backup_without_one_leaves_none(root: Path, store: BackupStore, place: Path) -> None:
+def test_a_backup_without_one_leaves_none(bench: Bench) -> None:
     """The conversation that was there belongs to the files that were there."""
-    (root / "file").write_text("content")
-    back_up(root, store)
-    bring_back(store, place)
-    assert files(place) == {"app/file": "content"}
-    assert store.sidecar(NAME)["conversation"] is None
+    bench.back_up()
+    assert bring_back(bench) == {"app/file": "content"}
+    assert bench.store.sidecar(NAME)["conversation"] is None
 
 
-def test_a_project_may_have_a_folder_of_that_name(root: Path, beside: Path, store: BackupStore, place: Path) -> None:
+def test_a_project_may_have_a_folder_of_that_name(bench: Bench, beside: Path) -> None:
     """Each comes back where it was; the project's may have a link, and another user gets it too."""
-    (root / ".session").mkdir()
-    (root / ".session" / "cache").write_text("mine")
-    (root / ".session" / "link").symlink_to("../file")
-    (root / ".session" / "out").symlink_to("../../else")
-    (root / ".session-notes").write_text("x")
-    back_up(root, store)
+    (bench.root / ".session").mkdir()
+    (bench.root / ".session" / "cache").write_text("mine")
+    (bench.root / ".session" / "link").symlink_to("../file")
+    (bench.root / ".session" / "out").symlink_to("../../else")
+    (bench.root / ".session-notes").write_text("x")
+    bench.back_up()
     own = {"app/.session/cache": "mine", "app/.session/link": "content", "app/.session-notes": "x"}
-    bring_back(store, place)
-    assert files(place) == AFTER | own
-    bring_back(store, place, user_id="ben")
-    assert files(place) == {"app/file": "content"} | own
+    assert bring_back(bench) == AFTER | own
+    assert bring_back(bench, "ben") == {"app/file": "content"} | own
 
 
 @pytest.mark.parametrize("names", [["history.json", "metadata.json"], ["journal"]])
-def test_another_user_gets_no_conversation(
-    root: Path, beside: Path, store: BackupStore, place: Path, names: list[str]
-) -> None:
+def test_another_user_gets_no_conversation(bench: Bench, names: list[str]) -> None:
     """No file of it, whichever there are; and none that was there before stays."""
-    for path in beside.iterdir():
-        path.unlink()
+    (bench.root.parent / ".session").mkdir()
     for name in names:
-        (beside / name).write_text(HISTORY)
-    back_up(root, store)
-    bring_back(store, place, user_id="ben")
-    assert files(place) == {"app/file": "content"}
+        (bench.root.parent / ".session" / name).write_text(HISTORY)
+    bench.back_up()
+    assert bring_back(bench, "ben") == {"app/file": "content"}
 
 
-def test_links_in_it_are_left_out(root: Path, beside: Path, store: BackupStore, place: Path, tmp_path: Path) -> None:
+def test_links_in_it_are_left_out(bench: Bench, beside: Path) -> None:
     """They could lead anywhere on the volume, to secrets too; the agent makes none."""
-    (tmp_path / "secret").write_text("secret")
+    (beside.parent / "secret").write_text("secret")
     (beside / "link").symlink_to("../secret")
-    back_up(root, store)
-    bring_back(store, place)
-    assert files(place) == AFTER and not os.path.lexists(place / ".session" / "link")
-
-
-def renames(count: int, fail: type[BaseException]) -> Callable[..., None]:
-    """`os.rename` that does so many, and then nothing more."""
-    done, rename = iter(range(count)), os.rename
-
-    def limited(source: Path, target: Path) -> None:
-        if next(done, None) is None:
-            raise fail(5, "the end")
-        rename(source, target)
-
-    return limited
+    bench.back_up()
+    assert bring_back(bench) == AFTER
+    assert not os.path.lexists(bench.place / ".session" / "link")
 
 
 @contextmanager
-def after_renames(count: int, fail: type[BaseException]) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch, pytest.raises((fail, RetryableError)):
-        patch.setattr(os, "rename", renames(count, fail))
+def failing_renames(which: range, error: type[BaseException]) -> Iterator[None]:
+    """Within it these calls of `os.rename` fail."""
+    rename, calls = os.rename, count()
+
+    def sometimes(source: Path, target: Path) -> None:
+        if next(calls) in which:
+            raise error(5, "Input/output error")
+        rename(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "rename", sometimes)
         yield
 
 
-@pytest.mark.parametrize("count", range(5))
-def test_a_run_killed_between_the_renames_is_completed_or_has_done_nothing(
-    root: Path, beside: Path, store: BackupStore, place: Path, count: int
-) -> None:
+@pytest.mark.parametrize("at", range(5))
+def test_a_run_killed_between_the_renames_is_completed_or_has_done_nothing(bench: Bench, beside: Path, at: int) -> None:
     """By the next run, even if that run's own backup is refused."""
-    back_up(root, store)
-    with after_renames(count, Killed):
-        bring_back(store, place)
-    (place / "app").mkdir(exist_ok=True)  # a provision makes it again
-    (Path(store.files.root) / "abcd1234" / NAME).write_bytes(b"damaged")
+    bench.back_up()
+    with failing_renames(range(at, 100), Killed), pytest.raises(Killed):
+        bench.bring_back()
+    bench.target.mkdir(exist_ok=True)  # a provision makes it again
+    bench.stored.write_bytes(b"damaged")
     with pytest.raises(ArchiveError):
-        bring_back(store, place)
-    assert files(place) == (AFTER if count else BEFORE)
-    assert sorted(path.name for path in place.iterdir()) == [".session", "app"]
+        bench.bring_back()
+    assert files(bench.place) == (AFTER if at else BEFORE)
+    assert sorted(os.listdir(bench.place)) == [".session", "app"]
 
 
-@pytest.mark.parametrize("count", range(5))
-def test_a_rename_that_fails_is_undone_with_those_before_it(
-    root: Path, beside: Path, store: BackupStore, place: Path, count: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("at", range(5))
+def test_a_rename_that_fails_is_undone_with_those_before_it(bench: Bench, beside: Path, at: int) -> None:
+    bench.back_up()
+    with failing_renames(range(at, at + 1), OSError), pytest.raises(RetryableError):
+        bench.bring_back()
+    bench.expect_untouched()
+
+
+# What the sidecar tells, whatever the workspace's user made of the file
+
+
+def told(bench: Bench) -> Any:
+    bench.back_up()
+    return bench.store.sidecar(NAME)["conversation"]
+
+
+def test_the_sidecar_holds_the_messages_and_names_their_file(bench: Bench, beside: Path) -> None:
+    """Who said what and when; how the agent got there is in the file."""
+    messages = [
+        {"id": "m1", "role": "user", "content": "hello", "at": "2026-01-01T00:00:00Z"},
+        {"id": "m1", "role": "assistant", "content": "", "at": "x"},
+        {"id": "m1", "role": "assistant", "content": "done", "at": "x"},
+    ]
+    more = [{}, {"tool_calls": [{"name": "run_command"}]}, {"outcome": {"status": "processed"}}]
+    (beside / "history.json").write_text(json.dumps([each | extra for each, extra in zip(messages, more, strict=True)]))
+    assert told(bench) == {"file": ".session/history.json", "total": 3, "messages": messages}
+
+
+def test_a_long_conversation_is_told_from_its_end(bench: Bench, beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As much as fits; the total says how much there is."""
+    monkeypatch.setattr(conversation, "MAX_CHARS", 100)
+    many = [{"role": "user", "content": f"{number:020}"} for number in range(50)]
+    (beside / "history.json").write_text(json.dumps(many))
+    assert told(bench) == {"file": ".session/history.json", "total": 50, "messages": many[-4:]}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not JSON", b'{"a": 1}', b"[1]", b"[" * 100_000, b"\xff\xfe", b" " * 8_388_609]
+)
+def test_a_file_that_is_no_history_is_named_and_not_told(bench: Bench, beside: Path, content: bytes) -> None:
+    """The backup is made all the same."""
+    (beside / "history.json").write_bytes(content)
+    assert told(bench) == {"file": ".session/history.json", "total": None, "messages": []}
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda folder, secret: folder.mkdir(),
+        lambda folder, secret: (folder.mkdir(), (folder / "history.json").symlink_to(secret / "history.json")),
+        lambda folder, secret: (folder.mkdir(), os.mkfifo(folder / "history.json")),
+        lambda folder, secret: folder.symlink_to(secret),
+    ],
+    ids=["nothing", "link", "pipe", "link for a folder"],
+)
+def test_no_link_is_followed_out_of_the_workspace_and_no_pipe_waited_for(
+    bench: Bench, put: Callable[[Path, Path], object]
 ) -> None:
-    back_up(root, store)
-    rename, calls = os.rename, iter(range(100))
-
-    def failing(source: Path, target: Path) -> None:
-        if next(calls) == count:
-            raise OSError(5, "Input/output error")
-        rename(source, target)
-
-    monkeypatch.setattr(os, "rename", failing)
-    with pytest.raises(RetryableError):
-        bring_back(store, place)
-    monkeypatch.undo()
-    assert files(place) == BEFORE
-    assert sorted(path.name for path in place.iterdir()) == [".session", "app"]
+    """Neither the file nor its folder may be one."""
+    put(bench.root.parent / ".session", converse(bench.folder))
+    assert told(bench) is None
