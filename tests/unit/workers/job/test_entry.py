@@ -13,33 +13,24 @@ import time
 import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
-from app.core.backups.index import identity_fields
-from app.core.backups.store import backup_name
-from app.core.sessions.model import Identity
 from app.core.storage.credential import Credential
 from app.volume.environment import ALONE
+from tests.conftest import ROOT
+from tests.unit.workers.job.test_program import command
 from workers.job import entry
 from workers.job import program as job_program
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[4]
-ADA = Identity(uuid="abcd1234", user_id="ada@example.com", created_at=1_763_625_600.0)
-NAME = backup_name(ADA.uuid, 1_763_625_600.0)
 OURS, THEIRS = "zebra-of-the-job", "zebra-of-the-tenant"
 REFUSED = b"<Error><Code>AccessDenied</Code></Error>"
-
-LIMITS = ("--max-bytes", "1000", "--max-entries", "10")
-ACTIONS = {
-    "backup": (*LIMITS, "--identity", json.dumps(identity_fields(ADA)), "--at", "1763625600.0"),
-    "restore": (*LIMITS, f"--user-id={ADA.user_id}"),
-}
 
 
 class Server(ThreadingHTTPServer):
@@ -102,129 +93,118 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def tenant() -> Iterator[Server]:
-    """A server of the tenant's own."""
-    with serving() as server:
-        yield server
+@dataclass(frozen=True)
+class Job:
+    """A Job beside a volume whose owner has put settings for every client of a store into HOME. Its environment names
+    files of the owner's, and the `cloud`, the server at which a pod with an account gets its credential; `tenant` is a
+    server of the owner's own."""
+
+    program: Path
+    folder: Path
+    tenant: Server
+    cloud: Server
+
+    def put_settings(self) -> None:
+        account = {
+            "type": "external_account",
+            "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q",
+            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "token_url": f"{self.tenant.url}/token",
+            "credential_source": {"url": f"{self.tenant.url}/subject"},
+        }
+        clients = {each: {"endpoint_url": self.tenant.url} for each in ("s3", "gs", "gcs")}
+        files = {
+            ".aws/config": f"[default]\ncredential_process = {self.folder}/home/steal\n"
+            f"endpoint_url = {self.tenant.url}\n",
+            ".aws/credentials": f"[default]\naws_access_key_id = {THEIRS}\naws_secret_access_key = {THEIRS}\n",
+            ".boto": f"[Credentials]\ngs_host = {self.tenant.url}\n",
+            ".netrc": f"default login {THEIRS} password {THEIRS}\n",
+            ".config/fsspec/conf.json": json.dumps(clients),
+            ".config/gcloud/application_default_credentials.json": json.dumps(account),
+            "steal": f"#!/bin/sh\ntouch {self.folder}/stolen\n",
+        }
+        for name, content in files.items():
+            path = self.folder / "home" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        (self.folder / "home/steal").chmod(0o755)
+        (self.folder / "app").mkdir()
+
+    def run(self, action: str, url: str, credential: Credential | None = None) -> dict[str, str]:
+        """What it leaves for its worker."""
+        more = []
+        if credential is not None:
+            (self.folder / "credential").write_text(credential.to_text())
+            more = ["--credential-file", str(self.folder / "credential")]
+        set_by_the_image = {"PATH": os.environ["PATH"], "HOME": str(self.folder / "home"), "LANG": "C.UTF-8"}
+        injected = {
+            "AWS_PROFILE": "default",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{self.cloud.url}/credential",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.cloud.url,
+            "CLOUDSDK_CONFIG": str(self.folder / "home/.config/gcloud"),
+            "GCE_METADATA_HOST": self.cloud.url.removeprefix("http://"),
+        }
+        done = subprocess.run(
+            [str(self.program), *command(self.folder, action, *more, url=url)],
+            env={**set_by_the_image, **injected},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode in (0, job_program.FAILED), done.stderr
+        told: dict[str, str] = json.loads((self.folder / "message").read_text())
+        return told
+
+    def expect_no_other_call(self) -> None:
+        assert self.tenant.seen == self.cloud.seen == []
+        assert not (self.folder / "stolen").exists()
 
 
 @pytest.fixture
-def store() -> Iterator[Server]:
-    with serving() as server:
-        yield server
+def job(program: Path, tmp_path: Path) -> Iterator[Job]:
+    with serving() as tenant, serving() as cloud:
+        made = Job(program, tmp_path, tenant, cloud)
+        made.put_settings()
+        yield made
 
 
-@pytest.fixture
-def cloud() -> Iterator[Server]:
-    """The metadata server of a cloud, at which a pod with an account gets its credential."""
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def volume(tmp_path: Path, tenant: Server) -> Path:
-    """A volume whose owner has put settings for every client of a store into HOME."""
-    files = {
-        ".aws/config": f"[default]\ncredential_process = {tmp_path}/volume/home/steal\nendpoint_url = {tenant.url}\n",
-        ".aws/credentials": f"[default]\naws_access_key_id = {THEIRS}\naws_secret_access_key = {THEIRS}\n",
-        ".boto": f"[Credentials]\ngs_host = {tenant.url}\n",
-        ".netrc": f"default login {THEIRS} password {THEIRS}\n",
-        ".config/fsspec/conf.json": json.dumps({each: {"endpoint_url": tenant.url} for each in ("s3", "gs", "gcs")}),
-        ".config/gcloud/application_default_credentials.json": json.dumps(
-            {
-                "type": "external_account",
-                "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q",
-                "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
-                "token_url": f"{tenant.url}/token",
-                "credential_source": {"url": f"{tenant.url}/subject"},
-            }
-        ),
-        "steal": f"#!/bin/sh\ntouch {tmp_path}/stolen\n",
-    }
-    for name, content in files.items():
-        path = tmp_path / "volume/home" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    (tmp_path / "volume/home/steal").chmod(0o755)
-    (tmp_path / "volume/app").mkdir()
-    return tmp_path / "volume"
-
-
-def outcome(
-    program: Path, volume: Path, action: str, url: str, cloud: Server, credential: Credential | None = None
-) -> dict[str, str]:
-    """What the Job leaves for its worker. Its environment names the cloud's server, and files of the tenant's."""
-    folder = volume.parent
-    arguments = [action, "--files", str(volume / "app"), "--url", url, "--name", NAME, *ACTIONS[action]]
-    arguments += ["--message", str(folder / "message")]
-    if credential is not None:
-        (folder / "credential").write_text(credential.to_text())
-        arguments += ["--credential-file", str(folder / "credential")]
-    set_by_the_image = {"PATH": os.environ["PATH"], "HOME": str(volume / "home"), "LANG": "C.UTF-8"}
-    injected = {
-        "AWS_PROFILE": "default",
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{cloud.url}/credential",
-        "AWS_EC2_METADATA_SERVICE_ENDPOINT": cloud.url,
-        "CLOUDSDK_CONFIG": str(volume / "home/.config/gcloud"),
-        "GCE_METADATA_HOST": cloud.url.removeprefix("http://"),
-    }
-    done = subprocess.run(
-        [str(program), *arguments],
-        env={**set_by_the_image, **injected},
-        cwd=volume,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode in (0, job_program.FAILED), done.stderr
-    told: dict[str, str] = json.loads((folder / "message").read_text())
-    return told
-
-
-@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("action", ["backup", "restore"])
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
-def test_a_job_calls_its_store_with_its_credential_and_nobody_else(
-    program: Path, volume: Path, tenant: Server, store: Server, cloud: Server, scheme: str, action: str
-) -> None:
-    given = {
-        "s3": {
-            "AWS_ACCESS_KEY_ID": OURS,
-            "AWS_SECRET_ACCESS_KEY": OURS,
-            "AWS_SESSION_TOKEN": OURS,
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL_S3": store.url,
-        },
-        "gs": {"GOOGLE_ACCESS_TOKEN": OURS, "STORAGE_EMULATOR_HOST": store.url},
-    }[scheme]
-    told = outcome(program, volume, action, f"{scheme}://bucket/kept", cloud, Credential(given, time.time() + 600))
-    assert told["error"]
-    assert tenant.seen == cloud.seen == []
+def test_a_job_calls_its_store_with_its_credential_and_nobody_else(job: Job, scheme: str, action: str) -> None:
+    with serving() as store:
+        given = {
+            "s3": {
+                "AWS_ACCESS_KEY_ID": OURS,
+                "AWS_SECRET_ACCESS_KEY": OURS,
+                "AWS_SESSION_TOKEN": OURS,
+                "AWS_DEFAULT_REGION": "us-east-1",
+                "AWS_ENDPOINT_URL_S3": store.url,
+            },
+            "gs": {"GOOGLE_ACCESS_TOKEN": OURS, "STORAGE_EMULATOR_HOST": store.url},
+        }[scheme]
+        assert job.run(action, f"{scheme}://bucket/kept", Credential(given, time.time() + 600))["error"]
+    job.expect_no_other_call()
     assert store.seen and all(OURS in each for each in store.seen)
     assert THEIRS not in "".join(store.seen)
-    assert not (volume.parent / "stolen").exists()
 
 
-@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("action", ["backup", "restore"])
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
-def test_a_job_without_a_credential_looks_for_none(
-    program: Path, volume: Path, tenant: Server, cloud: Server, scheme: str, action: str
-) -> None:
-    told = outcome(program, volume, action, f"{scheme}://bucket/kept", cloud)
-    assert "BACKUP_ROLE" in told["text"]
-    assert tenant.seen == cloud.seen == []
-    assert not (volume.parent / "stolen").exists()
+def test_a_job_without_a_credential_looks_for_none(job: Job, scheme: str, action: str) -> None:
+    assert "BACKUP_ROLE" in job.run(action, f"{scheme}://bucket/kept")["text"]
+    job.expect_no_other_call()
 
 
-def test_a_job_beside_such_a_volume_does_its_work(program: Path, volume: Path, tenant: Server, cloud: Server) -> None:
-    (volume / "app/file").write_text("mine")
-    told = outcome(program, volume, "backup", f"file://{volume.parent}/store", cloud)
-    assert "error" not in told
-    (volume / "app/file").write_text("changed")
-    assert outcome(program, volume, "restore", f"file://{volume.parent}/store", cloud) == {}
-    assert (volume / "app/file").read_text() == "mine"
-    assert tenant.seen == cloud.seen == []
+def test_a_job_beside_such_a_volume_does_its_work(job: Job) -> None:
+    file, store = job.folder / "app/file", f"file://{job.folder}/store"
+    file.write_text("mine")
+    assert "error" not in job.run("backup", store)
+    file.write_text("changed")
+    assert job.run("restore", store) == {}
+    assert file.read_text() == "mine"
+    job.expect_no_other_call()
 
 
 def test_the_entry_keeps_nothing_of_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
