@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,11 +64,19 @@ class Shelf:
             identity={"user_id": "ada@example.com"},
         )
 
-    def make(self, check: Check = never, **order: object) -> PointSummary:
+    def make(self, check: Check = never, restic: str = "restic", **order: Any) -> PointSummary:
         """Make a point of the volume; its file `app/which` says which it is."""
-        made = make_point(self.volume, self.url, self.keys, replace(self.order(), **order), check)  # type: ignore[arg-type]
+        made = make_point(self.volume, self.url, self.keys, replace(self.order(), **order), check, restic)
         which = self.volume / "app/which"
         self.made[made.id] = which.read_text() if which.exists() else ""
+        return made
+
+    def make_broken(self) -> PointSummary:
+        """Make a point, and damage the data that only it has."""
+        before = set(self.folder.glob("repository-1/data/*/*"))
+        made = self.make()
+        for pack in set(self.folder.glob("repository-1/data/*/*")) - before:
+            flip(pack)
         return made
 
     def restore(
@@ -77,11 +86,17 @@ class Shelf:
         user_id: str = "ada@example.com",
         check: Check = never,
         newer_than: float = 0.0,
+        limits: tuple[int, int] = LIMITS,
     ) -> RestoredPoint:
-        """Bring a point back to another volume."""
+        """Bring a point back to a volume."""
         volume.mkdir(exist_ok=True)
-        more = {"user_id": user_id, "newer_than": newer_than}
-        return restore_point(volume, self.url, self.keys, point_id, LIMITS, check, **more)  # type: ignore[arg-type]
+        return restore_point(
+            volume, self.url, self.keys, point_id, limits, check, user_id=user_id, newer_than=newer_than
+        )
+
+    def stored(self) -> dict[str, bytes]:
+        """All that the session has in the store."""
+        return {str(path): path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -94,7 +109,20 @@ def shelf(tmp_path: Path) -> Shelf:
     return made
 
 
-Damage = Callable[[Path], None]
+Script = Callable[[str], str]
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    """Writes a shell script to run in restic's stead; answers its path."""
+
+    def write(text: str) -> str:
+        program = tmp_path / "restic"
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+        return str(program)
+
+    return write
 
 
 def flip(file: Path) -> None:

@@ -1,7 +1,12 @@
-"""Kills the maker of restore points."""
+"""Kills a maker, restorer or prover of restore points.
+
+As a program it is one, for a test to kill. Arguments: `make VOLUME URL ORDER`, `restore VOLUME URL ID` or `prove
+SCRATCH URL ORDER`; the session's keys come on standard input. It prints a line when it begins, and when it is done.
+"""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -10,13 +15,16 @@ from pathlib import Path
 
 import psutil
 
+from app.core.storage.archive_keys import SessionKeys
 from tests import sampling
-from tests.unit.workers.restore_points.conftest import Shelf
+from tests.unit.workers.restore_points.conftest import LIMITS, Shelf
 from tests.waiting import wait_for
+from workers.restore_points import make_point, prove_point, restore_point
+from workers.runtime.base import PointOrder, ProofOrder, never
 
 
 class Killer:
-    """Runs a process of `killed_maker`, and kills it at a moment of its work."""
+    """Runs this program, and kills it at a moment of its work."""
 
     def __init__(self, shelf: Shelf, name: str) -> None:
         self.shelf = shelf
@@ -27,8 +35,7 @@ class Killer:
     ) -> float:
         """Run it to its end, or kill it at random within so many seconds after it began, or once `when` is true;
         answers how long it took."""
-        module = "tests.unit.workers.restore_points.killed_maker"
-        command = [sys.executable, "-m", module, action, str(volume), self.shelf.url, what]
+        command = [sys.executable, "-m", Killer.__module__, action, str(volume), self.shelf.url, what]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert process.stdin is not None and process.stdout is not None
         try:
@@ -52,8 +59,23 @@ class Killer:
 
     def _orphans(self) -> list[psutil.Process]:
         """Calls of restic on this store."""
-        found = []
-        for process in psutil.process_iter(["name", "cmdline"]):
-            if process.info["name"] == "restic" and str(self.shelf.folder) in " ".join(process.info["cmdline"] or ()):
-                found.append(process)
-        return found
+        calls = (each for each in psutil.process_iter(["name", "cmdline"]) if each.info["name"] == "restic")
+        return [each for each in calls if str(self.shelf.folder) in " ".join(each.info["cmdline"] or ())]
+
+
+def main(action: str, volume: str, url: str, what: str) -> None:
+    keys = SessionKeys.from_text(sys.stdin.readline())
+    print("begun", flush=True)
+    if action == "make":
+        order = json.loads(what)
+        make_point(Path(volume), url, keys, PointOrder(**{**order, "keep": tuple(order["keep"])}), never)
+    elif action == "prove":
+        proof = prove_point(Path(volume), url, keys, ProofOrder(**json.loads(what)), never)
+        assert proof.proven, proof
+    else:
+        restore_point(Path(volume), url, keys, what, LIMITS, never, user_id="ada@example.com")
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

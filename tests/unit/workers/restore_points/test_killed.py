@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from app.core.errors import BackupNotFound
 from tests import sampling
-from tests.unit.workers.restore_points.conftest import LIMITS, UUID, Shelf
+from tests.unit.workers.restore_points.conftest import UUID, Shelf
 from tests.unit.workers.restore_points.killer import Killer
-from workers.restore_points import restore_point
 from workers.restore_points.repository import repositories
-from workers.runtime.base import never
 
 ROUNDS = sampling.times(20, 3)
 
@@ -75,9 +73,7 @@ def test_a_killed_restore_leaves_the_old_files_or_all_the_new_ones(shelf: Shelf)
         killer.run("restore", shelf.volume, ids[wanted], within=took)
         # The restore is still due, and so repeated: this one fails, and must leave one or the other.
         with pytest.raises(BackupNotFound):
-            restore_point(
-                shelf.volume, f"{shelf.url}-none", shelf.keys, ids[wanted], LIMITS, never, user_id="ada@example.com"
-            )
+            replace(shelf, url=f"{shelf.url}-none").restore(ids[wanted], shelf.volume)
         after = {(shelf.volume / part / "which").read_text() for part in parts}
         assert after in (before, {wanted})
         assert len(list((shelf.volume / "app/folder").iterdir())) == 400
@@ -95,15 +91,11 @@ def test_a_killed_drill_changes_nothing_and_the_next_one_clears_up(shelf: Shelf,
     made = shelf.make()
     order = json.dumps({"uuid": UUID, "id": made.id, "files": made.files, "size": made.size})
     scratch = tmp_path / "scratch"
-
-    def stored() -> dict[str, bytes]:
-        return {str(path): path.read_bytes() for path in shelf.folder.rglob("*") if path.is_file()}
-
-    before = stored()
+    before = shelf.stored()
     took = killer.run("prove", scratch, order)
     for _ in range(ROUNDS):
         killer.run("prove", scratch, order, within=took)
-        assert stored() == before
+        assert shelf.stored() == before
     killer.run("prove", scratch, order)
     assert not scratch.exists()
     assert shelf.make(parent=made.id).id != made.id, "no lock keeps a maker out"

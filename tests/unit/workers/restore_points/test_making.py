@@ -14,11 +14,11 @@ from app.core.errors import ArchiveError, FilesGone, PermanentError, RetryableEr
 from app.core.storage.archive_keys import ArchiveKeys, new_key
 from app.volume import fingerprint
 from tests.unit.landlock import hides
-from tests.unit.workers.restore_points.conftest import UUID, Shelf, flip
-from workers.restore_points import make_point, making
+from tests.unit.workers.archive.conftest import overtaken
+from tests.unit.workers.restore_points.conftest import UUID, Script, Shelf, flip
+from workers.restore_points import making
 from workers.restore_points.repository import repositories
 from workers.restore_points.restic import Unanswered
-from workers.runtime.base import never
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +37,7 @@ def test_it_tells_what_all_points_keep_in_the_store(shelf: Shelf) -> None:
     """After those that are too many are forgotten, and what nobody needs is pruned."""
 
     def in_store() -> int:
-        return sum(path.stat().st_size for path in shelf.folder.rglob("*") if path.is_file())
+        return sum(map(len, shelf.stored().values()))
 
     shelf.write("app/big", os.urandom(300_000))
     first = shelf.make()
@@ -51,19 +51,14 @@ def test_it_tells_what_all_points_keep_in_the_store(shelf: Shelf) -> None:
     assert shelf.make(parent=third.id, fingerprint=third.fingerprint).kept == 0
 
 
-def test_without_a_change_nothing_is_stored(shelf: Shelf) -> None:
+def test_without_a_change_nothing_is_stored_unless_a_full_look_is_asked_for(shelf: Shelf) -> None:
     """Not even asked of the store, which may be away."""
     first = shelf.make()
-    before = sorted(shelf.folder.rglob("*"))
-    order = replace(shelf.order(), parent=first.id, fingerprint=first.fingerprint)
-    again = make_point(shelf.volume, "file:///nowhere/at/all", shelf.keys, order, never)
+    before, order = shelf.stored(), {"parent": first.id, "fingerprint": first.fingerprint}
+    again = replace(shelf, url="file:///nowhere/at/all").make(**order)
     assert (again.unchanged, again.id, again.fingerprint) == (True, first.id, first.fingerprint)
-    assert sorted(shelf.folder.rglob("*")) == before
-
-
-def test_a_full_look_is_taken_without_a_change_too(shelf: Shelf) -> None:
-    first = shelf.make()
-    full = shelf.make(parent=first.id, fingerprint=first.fingerprint, full=True)
+    assert shelf.stored() == before
+    full = shelf.make(full=True, **order)
     assert (full.unchanged, full.checked, full.broken) == (False, True, ())
     assert set(shelf.sidecars.ids()) == {first.id, full.id}
 
@@ -81,7 +76,7 @@ def test_neither_content_nor_name_nor_prompt_nor_user_is_in_any_byte_of_the_stor
     shelf.write("app/canary-name.txt", "canary content")
     shelf.write(".session/history.json", json.dumps([{"content": "canary prompt"}]))
     shelf.make(message_id="canary-message")
-    stored = b"".join(path.read_bytes() + path.name.encode() for path in shelf.folder.rglob("*") if path.is_file())
+    stored = b"".join(content + Path(path).name.encode() for path, content in shelf.stored().items())
     for secret in (b"canary", b"ada@", b"app/", b'"app"', str(shelf.volume).encode(), b"which"):
         assert secret not in stored.replace(b"repository", b"")
 
@@ -138,22 +133,19 @@ def test_restic_does_not_begin_with_what_is_too_large(shelf: Shelf) -> None:
     shelf.write("app/huge", "")
     os.truncate(shelf.volume / "app/huge", 1 << 40)
     with pytest.raises(ArchiveError, match="4 files"):
-        make_point(shelf.volume, shelf.url, shelf.keys, shelf.order(), never, "/nowhere/restic")
+        shelf.make(restic="/nowhere/restic")
 
 
 @pytest.mark.parametrize("walk", ["is finished", "is given up"])
 def test_what_grows_after_the_walk_is_refused_while_restic_reads_it(
-    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, walk: str
+    shelf: Shelf, script: Script, monkeypatch: pytest.MonkeyPatch, walk: str
 ) -> None:
     if walk == "is given up":
         monkeypatch.setattr(fingerprint, "LOOK_EVERY", 1)
         monkeypatch.setattr(fingerprint, "MOST_ENTRIES", 0)
     shelf.write("app/huge", "")
-    program = tmp_path / "restic"
-    program.write_text('#!/bin/sh\ntruncate -s 100G app/huge\nexec restic "$@"\n')
-    program.chmod(0o755)
     with pytest.raises(ArchiveError, match="at most"):
-        make_point(shelf.volume, shelf.url, shelf.keys, shelf.order(), never, str(program))
+        shelf.make(restic=script('truncate -s 100G app/huge; exec restic "$@"'))
     assert shelf.sidecars.ids() == []
     assert repositories(shelf.store, UUID)[0].snapshots() == []
 
@@ -168,14 +160,10 @@ def test_restic_is_ended_when_it_reads_nothing(shelf: Shelf, monkeypatch: pytest
         reading({"files_done": 2, "bytes_done": 5})
 
 
-def test_what_restic_read_although_it_is_too_large_makes_no_point(shelf: Shelf, tmp_path: Path) -> None:
+def test_what_restic_read_although_it_is_too_large_makes_no_point(shelf: Shelf, script: Script) -> None:
     """It says so at its end at the latest."""
-    program = tmp_path / "restic"
-    program.write_text('#!/bin/sh\necho more > app/more\nexec restic "$@"\n')
-    program.chmod(0o755)
-    order = replace(shelf.order(), max_entries=3)
     with pytest.raises(ArchiveError, match="4 files"):
-        make_point(shelf.volume, shelf.url, shelf.keys, order, never, str(program))
+        shelf.make(restic=script('echo more > app/more; exec restic "$@"'), max_entries=3)
     assert shelf.sidecars.ids() == []
     assert repositories(shelf.store, UUID)[0].snapshots() == []
 
@@ -198,7 +186,7 @@ def test_a_volume_that_is_taken_away_meanwhile_makes_no_point(shelf: Shelf, tmp_
 
     shelf.write("app/large", bytes(30_000_000))
     with pytest.raises((FilesGone, RetryableError)):
-        make_point(shelf.volume, shelf.url, shelf.keys, shelf.order(), move)
+        shelf.make(move)
     assert calls
     assert shelf.sidecars.ids() == []
 
@@ -222,23 +210,17 @@ def test_a_volume_that_another_takes_the_place_of_meanwhile_makes_no_point(
 
 
 def test_a_point_nobody_wants_any_more_is_broken_off_and_leaves_no_lock(shelf: Shelf) -> None:
-    def superseded() -> None:
-        raise Superseded("Intent 1 was superseded by intent 2.")
-
     with pytest.raises(Superseded):
-        shelf.make(check=superseded)
+        shelf.make(check=overtaken)
     assert shelf.sidecars.ids() == []
     shelf.make()
     assert list(shelf.folder.glob("repository-1/locks/*")) == []
 
 
-def test_unreadable_files_are_counted_and_the_rest_is_saved(shelf: Shelf, tmp_path: Path) -> None:
+def test_unreadable_files_are_counted_and_the_rest_is_saved(shelf: Shelf, script: Script) -> None:
     """Nothing is unreadable to root, so restic is told to say so."""
     says = '{"message_type":"error","error":{},"during":"archival","item":"/x"}'
-    program = tmp_path / "restic"
-    program.write_text(f"#!/bin/sh\nrestic \"$@\" || exit\necho '{says}' >&2\nexit 3\n")
-    program.chmod(0o755)
-    made = make_point(shelf.volume, shelf.url, shelf.keys, shelf.order(), never, str(program))
+    made = shelf.make(restic=script(f"restic \"$@\" || exit\necho '{says}' >&2\nexit 3"))
     sidecar = shelf.sidecars.read()[made.id]
     assert sidecar is not None
     assert (sidecar.unreadable, sidecar.files) == (made.unreadable, made.files) == (1, 3)
@@ -246,21 +228,20 @@ def test_unreadable_files_are_counted_and_the_rest_is_saved(shelf: Shelf, tmp_pa
 
 @hides
 @pytest.mark.parametrize("target", ["/proc/self", "{folder}"])
-def test_a_link_in_a_folders_place_leads_restic_to_nothing_of_ours(shelf: Shelf, tmp_path: Path, target: str) -> None:
+def test_a_link_in_a_folders_place_leads_restic_to_nothing_of_ours(
+    shelf: Shelf, tmp_path: Path, script: Script, target: str
+) -> None:
     """A workspace that runs can put it there between restic's look at the folder and at its files. Here restic is told
     of a file behind the link instead, which it opens alike."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "environ").write_text("RESTIC_PASSWORD=ours")
     (shelf.volume / "app/swapped").symlink_to(target.format(folder=tmp_path / "run"))
-    program = tmp_path / "restic"
-    program.write_text(
-        "#!/bin/sh\n"
+    program = script(
         "for each; do shift\n"
         '[ "$each" = app ] && set -- "$@" app/readme app/swapped/environ || set -- "$@" "$each"\n'
-        'done; exec restic "$@"\n'
+        'done; exec restic "$@"'
     )
-    program.chmod(0o755)
-    made = make_point(shelf.volume, shelf.url, shelf.keys, shelf.order(), never, str(program))
+    made = shelf.make(restic=program)
     shelf.restore(made.id, tmp_path / "again")
     assert (tmp_path / "again/app/readme").read_text() == "the project"
     stolen = tmp_path / "again/app/swapped/environ"
@@ -270,13 +251,13 @@ def test_a_link_in_a_folders_place_leads_restic_to_nothing_of_ours(shelf: Shelf,
     assert sidecar.unreadable > 0
 
 
+# Damage, and what is none
+
+
 def test_damage_is_found_named_and_followed_by_a_whole_point_in_a_fresh_repository(shelf: Shelf) -> None:
     whole = shelf.make()
     shelf.write("app/second", "only the second point has this")
-    before = set(shelf.folder.glob("repository-1/data/*/*"))
-    broken = shelf.make()
-    for pack in set(shelf.folder.glob("repository-1/data/*/*")) - before:
-        flip(pack)
+    broken = shelf.make_broken()
     full = shelf.make(full=True)
     assert (full.broken, full.repository, full.checked) == ((broken.id,), 2, True)
     assert set(shelf.sidecars.ids()) == {whole.id, broken.id, full.id}
@@ -285,31 +266,19 @@ def test_damage_is_found_named_and_followed_by_a_whole_point_in_a_fresh_reposito
 UNANSWERED = """echo 'Fatal: Stat: Head "https://store.example/config": dial tcp: i/o timeout' >&2; exit 1"""
 
 
-def test_where_restic_alone_does_not_reach_the_store_no_point_is_called_broken(shelf: Shelf, tmp_path: Path) -> None:
+def test_where_restic_alone_does_not_reach_the_store_no_point_is_called_broken(shelf: Shelf, script: Script) -> None:
     """The store's other client may reach it again by then."""
     shelf.make()
-    program = tmp_path / "restic"
-    program.write_text(f"#!/bin/sh\n{UNANSWERED}\n")
-    program.chmod(0o755)
-    order = replace(shelf.order(), full=True)
     with pytest.raises(Unanswered):
-        make_point(shelf.volume, shelf.url, shelf.keys, order, never, str(program))
+        shelf.make(restic=script(UNANSWERED), full=True)
     assert len(repositories(shelf.store, UUID)) == 1
 
 
-def test_a_point_stays_made_where_only_its_prune_does_not_reach_the_store(shelf: Shelf, tmp_path: Path) -> None:
-    program = tmp_path / "restic"
-    program.write_text(f'#!/bin/sh\ncase "$*" in *" prune "*) {UNANSWERED};; esac\nexec restic "$@"\n')
-    program.chmod(0o755)
-    order = replace(shelf.order(), full=True)
-    assert make_point(shelf.volume, shelf.url, shelf.keys, order, never, str(program)).checked
-    assert shelf.sidecars.ids() == [order.id]
-
-
-def test_points_known_to_be_broken_ask_for_a_fresh_repository_once(shelf: Shelf) -> None:
-    broken = shelf.make()
-    for _ in range(2):
-        assert shelf.make(broken=(broken.id,)).repository == 2
+def test_a_point_stays_made_where_only_its_prune_does_not_reach_the_store(shelf: Shelf, script: Script) -> None:
+    program = script(f'case "$*" in *" prune "*) {UNANSWERED};; esac\nexec restic "$@"')
+    made = shelf.make(restic=program, full=True)
+    assert made.checked
+    assert shelf.sidecars.ids() == [made.id]
 
 
 def test_a_repository_that_cannot_be_opened_any_more_is_mended_from_a_sidecar(shelf: Shelf) -> None:
@@ -336,10 +305,10 @@ def test_a_damaged_sidecar_is_a_broken_point(shelf: Shelf) -> None:
     assert shelf.make(full=True).broken == (made.id,)
 
 
-def test_an_old_repository_goes_with_its_last_point(shelf: Shelf) -> None:
+def test_a_broken_point_asks_for_a_fresh_repository_once_and_the_old_one_goes_with_it(shelf: Shelf) -> None:
     broken = shelf.make()
-    for _ in range(3):
-        shelf.make(broken=(broken.id,), keep=(2, 0, 0, 0))
+    made = [shelf.make(broken=(broken.id,), keep=(2, 0, 0, 0)) for _ in range(3)]
+    assert [each.repository for each in made] == [2, 2, 2]
     assert broken.id not in shelf.sidecars.ids()
     assert [each.number for each in repositories(shelf.store, UUID)] == [2]
 
@@ -355,9 +324,9 @@ def test_a_rotated_key_goes_on_in_the_same_repository(shelf: Shelf) -> None:
 
 def test_a_store_of_no_known_kind_is_refused(shelf: Shelf) -> None:
     with pytest.raises(PermanentError, match="memory"):
-        make_point(shelf.volume, "memory://here", shelf.keys, shelf.order(), never)
+        replace(shelf, url="memory://here").make()
 
 
 def test_without_restic_the_error_says_what_to_install(shelf: Shelf) -> None:
     with pytest.raises(PermanentError, match="restic cannot be run: install it"):
-        make_point(shelf.volume, shelf.url, shelf.keys, shelf.order(), never, "/nowhere/restic")
+        shelf.make(restic="/nowhere/restic")

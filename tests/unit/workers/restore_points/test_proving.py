@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from app.core.errors import NoSpace, RetryableError, Superseded
 from tests.deep_tree import BEYOND_STACK, DeepTrees
+from tests.unit.workers.archive.conftest import overtaken
 from tests.unit.workers.restore_points.conftest import UUID, Shelf, flip
 from workers.restore_points import manifest, proving
 from workers.restore_points.manifest import DamagedManifest, Entry, Manifests, decoded, encoded, manifest_of, stamp
@@ -41,11 +43,6 @@ def drill(shelf: Shelf, tmp_path: Path) -> Drill:
     return Drill(shelf, tmp_path / "scratch")
 
 
-def stored(shelf: Shelf) -> dict[str, bytes]:
-    """All that the session has in the store."""
-    return {str(path): path.read_bytes() for path in shelf.folder.rglob("*") if path.is_file()}
-
-
 @pytest.mark.slow
 def test_a_deep_tree_is_proven(shelf: Shelf, drill: Drill, deep_trees: DeepTrees) -> None:
     deep_trees(shelf.volume / "app/deep", BEYOND_STACK)
@@ -65,12 +62,12 @@ def test_a_whole_point_is_proven_and_nothing_is_written(shelf: Shelf, drill: Dri
     (shelf.volume / "app/locked").chmod(0o500)
     (shelf.volume / "app/readme").chmod(0o640)
     made = shelf.make()
-    before = stored(shelf)
+    before = shelf.stored()
     proof = drill.prove(made)
     assert proof.proven, proof
     # Beside these seven: app/locked, app/empty.
     assert (proof.files, proof.size, proof.compared) == (made.files, made.size, 9)
-    assert stored(shelf) == before
+    assert shelf.stored() == before
     assert set(proof.ms) == {"restore", "compare"}
 
 
@@ -137,84 +134,55 @@ def test_what_changes_while_a_point_is_made_is_not_asked_for(shelf: Shelf, drill
     assert drill.prove(made).proven
 
 
-Damage = Callable[[Shelf, PointSummary], None]
-
-
-def flip_pack(shelf: Shelf, point: PointSummary) -> None:
-    flip(max(shelf.folder.glob("repository-*/data/*/*"), key=lambda each: each.stat().st_size))
-
-
-def delete_pack(shelf: Shelf, point: PointSummary) -> None:
-    max(shelf.folder.glob("repository-*/data/*/*"), key=lambda each: each.stat().st_size).unlink()
-
-
-def delete_snapshot(shelf: Shelf, point: PointSummary) -> None:
-    for each in shelf.folder.glob("repository-*/snapshots/*"):
-        each.unlink()
-
-
-def delete_sidecar(shelf: Shelf, point: PointSummary) -> None:
-    (shelf.folder / "points" / f"{point.id}.json").unlink()
-
-
-def flip_sidecar(shelf: Shelf, point: PointSummary) -> None:
-    flip(shelf.folder / "points" / f"{point.id}.json")
-
-
-def flip_manifest(shelf: Shelf, point: PointSummary) -> None:
-    flip(shelf.folder / "points" / f"{point.id}.manifest")
-
-
-def delete_manifest(shelf: Shelf, point: PointSummary) -> None:
-    (shelf.folder / "points" / f"{point.id}.manifest").unlink()
-
-
-def delete_keys(shelf: Shelf, point: PointSummary) -> None:
-    for each in shelf.folder.glob("repository-*/keys/*"):
-        each.unlink()
-
-
-def delete_all(shelf: Shelf, point: PointSummary) -> None:
-    shutil.rmtree(shelf.folder)
-    shelf.folder.mkdir()
-
-
-DAMAGES: dict[Damage, str] = {
-    flip_pack: "can't be restored",
-    delete_pack: "can't be restored",
-    delete_snapshot: "can't be restored",
-    delete_sidecar: "sidecar is missing",
-    flip_sidecar: "sidecar is damaged",
-    flip_manifest: "manifest is damaged",
-    delete_manifest: "manifest is missing",
-    delete_keys: "can't be opened",
-    delete_all: "sidecar is missing",
-}
+def empty(folder: Path) -> None:
+    folder = folder.resolve()
+    shutil.rmtree(folder)
+    folder.mkdir()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize(
+    ("what", "damage", "failure", "fresh", "forgotten"),
+    [
+        ("repository-*/data/*/*", flip, "can't be restored", 2, False),
+        ("repository-*/data/*/*", Path.unlink, "can't be restored", 2, False),
+        ("repository-*/snapshots/*", Path.unlink, "can't be restored", 2, False),
+        ("points/*.json", Path.unlink, "sidecar is missing", 2, True),
+        ("points/*.json", flip, "sidecar is damaged", 2, False),
+        ("points/*.manifest", flip, "manifest is damaged", 2, False),
+        ("points/*.manifest", Path.unlink, "manifest is missing", 2, False),
+        ("repository-*/keys/*", Path.unlink, "can't be opened", 2, False),
+        (f"../{UUID}", empty, "sidecar is missing", 1, True),
+    ],
+)
 def test_damage_is_found_and_the_next_point_is_whole_in_a_fresh_repository(
-    shelf: Shelf, drill: Drill, damage: Damage, tmp_path: Path
+    shelf: Shelf,
+    drill: Drill,
+    tmp_path: Path,
+    what: str,
+    damage: Callable[[Path], None],
+    failure: str,
+    fresh: int,
+    forgotten: bool,
 ) -> None:
+    """Of several files the largest is damaged."""
     shelf.write("app/which", "the only one")
     shelf.write("app/large", os.urandom(200_000))
     first = shelf.make()
     assert drill.prove(first).proven
-    damage(shelf, first)
+    damage(max(shelf.folder.glob(what), key=lambda each: each.stat().st_size))
     proof = drill.prove(first)
     assert not proof.proven
-    assert DAMAGES[damage] in proof.failure
+    assert failure in proof.failure
     # As the service asks for it.
     second = shelf.make(broken=(first.id,), fresh=True)
-    fresh = 1 if damage is delete_all else 2
     assert second.repository == fresh
     assert [each.number for each in repositories(shelf.store, UUID)][-1] == fresh
-    assert (first.id in second.forgotten) == (damage in (delete_sidecar, delete_all))
+    assert (first.id in second.forgotten) is forgotten
     assert drill.prove(second).proven
     shelf.restore(second.id, tmp_path / "target")
     assert (tmp_path / "target/app/which").read_text() == "the only one"
-    third = shelf.make(parent=second.id, broken=() if first.id in second.forgotten else (first.id,))
+    third = shelf.make(parent=second.id, broken=() if forgotten else (first.id,))
     assert third.repository == fresh, "one fresh repository is enough"
 
 
@@ -283,17 +251,11 @@ def test_without_room_nothing_is_tried(shelf: Shelf, drill: Drill) -> None:
 
 def test_a_cancelled_drill_leaves_nothing(shelf: Shelf, drill: Drill) -> None:
     made = shelf.make()
-    before = stored(shelf)
-
-    def ended() -> Iterator[None]:
-        yield
-        yield
-        raise Superseded("Something else goes first.")
-
-    steps = ended()
+    before = shelf.stored()
+    calls = count()
     with pytest.raises(Superseded):
-        drill.prove(made, lambda: next(steps))
-    assert stored(shelf) == before
+        drill.prove(made, lambda: overtaken() if next(calls) == 2 else None)
+    assert shelf.stored() == before
 
 
 def test_a_read_only_store_is_enough(shelf: Shelf, drill: Drill) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from app.core.storage.archive_keys import ArchiveKeys, SessionKeys, UnknownKey, new_key
-from app.core.storage.file_store import FileStore
 from tests.unit.workers.restore_points.conftest import UUID, Shelf, flip
 from workers.restore_points.repository import (
     DEGREE,
@@ -33,19 +32,17 @@ def made(shelf: Shelf, keys: SessionKeys | None = None) -> Repository:
     return repository
 
 
-def opened_by_restic(repository: Repository, keys: SessionKeys) -> None:
+def expect_sound(repository: Repository, keys: SessionKeys) -> None:
+    """restic opens it with these keys, and finds no fault."""
     Restic(repository, password(keys, keys.newest), never).run("check")
 
 
-@pytest.mark.slow
-def test_restic_accepts_a_repository_of_ours_and_finds_it_sound(shelf: Shelf) -> None:
-    opened_by_restic(made(shelf), shelf.keys)
-
-
-def test_without_the_sessions_password_it_stays_closed(shelf: Shelf) -> None:
-    other = ArchiveKeys(new_key()).session(UUID)
+def test_without_the_sessions_key_it_stays_closed_and_the_key_that_is_gone_is_named(shelf: Shelf) -> None:
+    repository, other = made(shelf), ArchiveKeys(new_key()).session(UUID)
     with pytest.raises(Failed, match="wrong password"):
-        opened_by_restic(made(shelf), other)
+        expect_sound(repository, other)
+    with pytest.raises(UnknownKey, match=shelf.keys.newest):
+        repository.head(other)
 
 
 def test_a_local_repository_is_for_its_owner_only(shelf: Shelf) -> None:
@@ -64,15 +61,8 @@ def test_a_new_archive_key_gets_a_key_file_and_the_old_one_still_opens(shelf: Sh
     head = repository.head(before)
     assert repository.head(after) == head
     for keys in (before, after, ArchiveKeys(new).session(UUID)):
-        opened_by_restic(repository, keys)
+        expect_sound(repository, keys)
         assert repository.head(keys) == head
-
-
-def test_an_archive_key_that_is_gone_is_named(shelf: Shelf) -> None:
-    repository = made(shelf)
-    other = ArchiveKeys(new_key()).session(UUID)
-    with pytest.raises(UnknownKey, match=shelf.keys.newest):
-        repository.head(other)
 
 
 @pytest.mark.parametrize("name", ["config", "keys/*"])
@@ -84,11 +74,12 @@ def test_a_damaged_file_is_found_and_written_anew(shelf: Shelf, name: str) -> No
     with pytest.raises(Damaged):
         repository.head(shelf.keys)
     repository.make(head, shelf.keys)
-    opened_by_restic(repository, shelf.keys)
+    expect_sound(repository, shelf.keys)
     assert repository.head(shelf.keys) == head
 
 
 def test_the_repositories_of_a_session_are_listed_in_their_order(shelf: Shelf) -> None:
+    assert repositories(shelf.store, UUID) == []
     for number in (10, 9):
         Repository(shelf.store, UUID, number).make(Head.new(), shelf.keys)
     (shelf.folder / "repository-x").mkdir()
@@ -98,17 +89,10 @@ def test_the_repositories_of_a_session_are_listed_in_their_order(shelf: Shelf) -
     assert [each.number for each in repositories(shelf.store, UUID)] == [10]
 
 
-def test_a_store_without_the_session_has_no_repository(tmp_path: Path) -> None:
-    assert repositories(FileStore(f"file://{tmp_path}/none"), UUID) == []
-
-
-def test_the_polynomial_of_restics_document_is_irreducible_and_a_product_is_not() -> None:
+def test_a_polynomial_of_ours_is_irreducible_as_that_of_restics_document_and_of_its_degree() -> None:
     assert is_irreducible(RESTICS_OWN)
     assert not is_irreducible(RESTICS_OWN ^ 0b10)
     assert not is_irreducible(1 << DEGREE)
-
-
-def test_a_polynomial_of_ours_is_irreducible_and_of_restics_degree() -> None:
     found = {irreducible() for _ in range(20)}
     assert all(is_irreducible(each) and each.bit_length() == DEGREE + 1 for each in found)
     assert len(found) == 20

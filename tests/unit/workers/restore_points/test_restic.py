@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,13 +9,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from app.core.errors import ArchiveError, NoSpace, RetryableError, SessionError, Superseded
 from app.core.storage.file_store import FileStore
 from app.volume import landlock
 from tests.unit.landlock import hides
-from tests.unit.workers.restore_points.conftest import UUID
+from tests.unit.workers.archive.conftest import overtaken
+from tests.unit.workers.restore_points.conftest import UUID, Script
 from tests.waiting import wait_for
 from workers.restore_points import restic
 from workers.restore_points.repository import Repository
@@ -27,17 +28,19 @@ Made = Callable[..., Restic]
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Made:
+def made(tmp_path: Path, script: Script) -> Made:
     """restic, played by a shell script."""
 
-    def make(script: str, check: Check = never, url: str = "") -> Restic:
-        program = tmp_path / "restic"
-        program.write_text(f"#!/bin/sh\n{script}\n")
-        program.chmod(0o755)
-        repository = Repository(FileStore(url or f"file://{tmp_path}/store"), UUID, 1)
-        return Restic(repository, "the-password", check, str(program))
+    def make(text: str, check: Check = never) -> Restic:
+        return Restic(Repository(FileStore(f"file://{tmp_path}/store"), UUID, 1), "the-password", check, script(text))
 
     return make
+
+
+@pytest.fixture
+def overtaken_once_it_runs(tmp_path: Path) -> Check:
+    """It says so in a file `runs` with the process that is to end."""
+    return lambda: overtaken() if (tmp_path / "runs").exists() else None
 
 
 def test_its_output_is_read_and_its_arguments_hold_no_secret(made: Made) -> None:
@@ -120,40 +123,32 @@ def test_where_the_kernel_cant_do_that_it_runs_and_the_log_says_so_once(
     assert ["Landlock" in record.getMessage() for record in caplog.records] == [True]
 
 
-def test_work_nobody_wants_any_more_is_ended_with_all_it_started(made: Made, tmp_path: Path) -> None:
+def test_work_nobody_wants_any_more_is_ended_with_all_it_started(
+    made: Made, tmp_path: Path, overtaken_once_it_runs: Check
+) -> None:
     """It is asked to end, and killed when it does not."""
-
-    def superseded() -> None:
-        if (tmp_path / "runs").exists():
-            raise Superseded("Intent 1 was superseded by intent 2.")
-
+    text = f"trap 'echo asked > {tmp_path}/asked; exit' TERM; sleep 1000 & echo $! > {tmp_path}/runs; wait"
     with pytest.raises(Superseded):
-        made(
-            f"trap 'echo asked > {tmp_path}/asked; exit' TERM; sleep 1000 & echo $! > {tmp_path}/runs; wait", superseded
-        ).run("backup")
+        made(text, overtaken_once_it_runs).run("backup")
     assert (tmp_path / "asked").exists()
     wait_for(lambda: not alive(int((tmp_path / "runs").read_text())), "its child to end")
 
 
 @pytest.mark.slow
-def test_who_does_not_end_when_asked_is_killed(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_does_not_end_when_asked_is_killed(
+    made: Made, tmp_path: Path, overtaken_once_it_runs: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(restic, "GRACE", 0.2)
-
-    def superseded() -> None:
-        if (tmp_path / "runs").exists():
-            raise Superseded("Intent 1 was superseded by intent 2.")
-
+    text = f"trap '' TERM; echo $$ > {tmp_path}/runs; while :; do sleep 0.1; done"
     with pytest.raises(Superseded):
-        made(f"trap '' TERM; echo $$ > {tmp_path}/runs; while :; do sleep 0.1; done", superseded).run("backup")
+        made(text, overtaken_once_it_runs).run("backup")
     assert not alive(int((tmp_path / "runs").read_text()))
 
 
 @pytest.mark.slow
-def test_it_dies_with_its_caller(tmp_path: Path) -> None:
+def test_it_dies_with_its_caller(tmp_path: Path, script: Script) -> None:
     """Also when that is killed."""
-    program = tmp_path / "restic"
-    program.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/part; mv {tmp_path}/part {tmp_path}/pid; exec sleep 1000\n")
-    program.chmod(0o755)
+    program = script(f"echo $$ > {tmp_path}/part; mv {tmp_path}/part {tmp_path}/pid; exec sleep 1000")
     code = f"""
 from app.core.storage.file_store import FileStore
 from workers.restore_points.repository import Repository
@@ -233,9 +228,5 @@ def test_a_store_is_named_in_restics_words(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
     # A zombie that its parent has not waited for is dead.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from app.core.errors import ArchiveError, BackupNotFound, Superseded
-from tests.unit.workers.restore_points.conftest import LIMITS, Shelf, flip
-from workers.restore_points import restore_point
-from workers.runtime.base import never
+from app.core.errors import ArchiveError, Superseded
+from tests.unit.workers.archive.conftest import overtaken
+from tests.unit.workers.restore_points.conftest import Shelf
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +59,7 @@ def test_it_replaces_what_is_there_and_leaves_nothing_else(shelf: Shelf) -> None
     first = shelf.make()
     shelf.write("app/which", "second")
     shelf.write("app/later", "written since")
+    shelf.write(".restoring-x/new/app/half", "left by an interrupted restore")
     restored = shelf.restore(first.id, shelf.volume)
     assert (restored.id, restored.created_at, restored.fell_back) == (first.id, first.created_at, False)
     assert sorted(os.listdir(shelf.volume / "app")) == ["readme", "which"]
@@ -109,10 +109,7 @@ def test_a_broken_point_gives_way_to_the_newest_whole_one_before_it(shelf: Shelf
     whole = shelf.make()
     for which in ("broken", "broken too"):
         shelf.write("app/which", which)
-        before = set(shelf.folder.glob("repository-1/data/*/*"))
-        wanted = shelf.make()
-        for pack in set(shelf.folder.glob("repository-1/data/*/*")) - before:
-            flip(pack)
+        wanted = shelf.make_broken()
     shelf.write("app/which", "later")
     shelf.make(broken=(wanted.id,))
     restored = shelf.restore(wanted.id, tmp_path / "target")
@@ -143,16 +140,11 @@ def test_a_lost_sidecar_gives_way_to_the_newest_point(shelf: Shelf, tmp_path: Pa
         shelf.restore(lost.id, tmp_path / "target", newer_than=newest.created_at)
 
 
-def test_a_session_without_points_has_none_to_restore(shelf: Shelf, tmp_path: Path) -> None:
-    with pytest.raises(BackupNotFound):
-        shelf.restore("p" + "0" * 15, tmp_path / "target")
-
-
 def test_a_point_over_the_limits_is_refused_before_anything_is_written(shelf: Shelf, tmp_path: Path) -> None:
     made = shelf.make()
     for limits in ((25, 100), (100, 2)):
         with pytest.raises(ArchiveError, match="at most"):
-            restore_point(shelf.volume, shelf.url, shelf.keys, made.id, limits, never, user_id="ada@example.com")
+            shelf.restore(made.id, shelf.volume, limits=limits)
     assert sorted(os.listdir(shelf.volume)) == [".session", "app", "home"]
 
 
@@ -160,19 +152,6 @@ def test_a_restore_nobody_wants_any_more_leaves_the_files_as_they_are(shelf: She
     made = shelf.make()
     shelf.write("app/readme", "written since")
     before = tree(shelf.volume)
-
-    def superseded() -> None:
-        raise Superseded("Intent 1 was superseded by intent 2.")
-
     with pytest.raises(Superseded):
-        shelf.restore(made.id, shelf.volume, check=superseded)
+        shelf.restore(made.id, shelf.volume, check=overtaken)
     assert tree(shelf.volume) == before
-
-
-def test_an_interrupted_restore_leaves_nothing_after_the_next(shelf: Shelf) -> None:
-    made = shelf.make()
-    (shelf.volume / ".restoring-x/new/app").mkdir(parents=True)
-    (shelf.volume / ".restoring-x/new/app/half").write_text("x")
-    restore_point(shelf.volume, shelf.url, shelf.keys, made.id, LIMITS, never, user_id="ada@example.com")
-    assert sorted(os.listdir(shelf.volume)) == [".session", "app", "home"]
-    assert os.listdir(shelf.volume / "app") == ["readme"]

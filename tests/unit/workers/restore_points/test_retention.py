@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,33 +18,32 @@ def at(text: str) -> float:
     return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
 
 
-def test_the_newest_stay_whenever_they_were_made() -> None:
-    points = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
-    assert kept(points, (3, 0, 0, 0)) == {"b", "c", "d"}
+HOURS = {"a": at("2025-11-20T08:00:00"), "b": at("2025-11-20T08:59:59"), "c": at("2025-11-20T09:00:00")}
+DAYS = {"a": at("2025-11-18T08:00:00"), "b": at("2025-11-19T08:00:00"), "c": at("2025-11-20T09:00:00")}
+SUNDAY = at("2025-11-16T23:59:59")
+WEEKS = {"sunday": SUNDAY, "monday": SUNDAY + 1, "later": SUNDAY + 2}
 
 
-def test_of_an_hour_the_last_stays() -> None:
-    points = {"a": at("2025-11-20T08:00:00"), "b": at("2025-11-20T08:59:59"), "c": at("2025-11-20T09:00:00")}
-    assert kept(points, (0, 2, 0, 0)) == {"b", "c"}
-
-
-def test_hours_without_a_point_are_not_counted() -> None:
-    points = {"a": at("2025-11-18T08:00:00"), "b": at("2025-11-19T08:00:00"), "c": at("2025-11-20T09:00:00")}
-    assert kept(points, (0, 3, 0, 0)) == {"a", "b", "c"}
-    assert kept(points, (0, 2, 0, 0)) == {"b", "c"}
-
-
-def test_of_a_day_and_of_a_week_the_last_stays_and_weeks_begin_on_monday() -> None:
-    sunday, monday, later = at("2025-11-16T23:59:59"), at("2025-11-17T00:00:00"), at("2025-11-17T00:00:01")
-    points = {"sunday": sunday, "monday": monday, "later": later}
-    assert kept(points, (0, 0, 7, 0)) == {"sunday", "later"}
-    assert kept(points, (0, 0, 0, 4)) == {"sunday", "later"}
-    assert kept({"sunday": sunday, "saturday": sunday - DAY}, (0, 0, 0, 4)) == {"sunday"}
-
-
-def test_nothing_stays_of_nothing_or_by_no_rule() -> None:
-    assert kept({}, (3, 24, 7, 4)) == set()
-    assert kept({"a": 1.0}, (0, 0, 0, 0)) == set()
+@pytest.mark.parametrize(
+    ("points", "keep", "stay"),
+    [
+        ({"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}, (3, 0, 0, 0), {"b", "c", "d"}),
+        (HOURS, (0, 2, 0, 0), {"b", "c"}),
+        # Hours without a point are not counted.
+        (DAYS, (0, 3, 0, 0), {"a", "b", "c"}),
+        (DAYS, (0, 2, 0, 0), {"b", "c"}),
+        # Weeks begin on Monday.
+        (WEEKS, (0, 0, 7, 0), {"sunday", "later"}),
+        (WEEKS, (0, 0, 0, 4), {"sunday", "later"}),
+        ({"sunday": SUNDAY, "saturday": SUNDAY - DAY}, (0, 0, 0, 4), {"sunday"}),
+        ({}, (3, 24, 7, 4), set()),
+        ({"a": 1.0}, (0, 0, 0, 0), set()),
+    ],
+)
+def test_the_newest_stay_and_the_last_of_an_hour_a_day_and_a_week(
+    points: dict[str, float], keep: tuple[int, int, int, int], stay: set[str]
+) -> None:
+    assert kept(points, keep) == stay
 
 
 @given(TIMES, COUNTS)

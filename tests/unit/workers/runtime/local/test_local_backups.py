@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from app.core.errors import (
     Superseded,
 )
 from tests.contract.runtimes import identity
+from tests.unit.workers.archive.conftest import overtaken
 from tests.unit.workers.runtime.local.test_local_runtime import A, B, Stage, stage
 from workers.archive import replace as replacing
 from workers.runtime.local import driver as local
@@ -29,23 +29,31 @@ NAME = backup_name(A, 1_763_625_600.0)
 FILES, FOLDERS = 3_000, 30
 
 
-def fill(stage: Stage, uuid: str = A) -> None:
+def fill(stage: Stage) -> None:
     """Many small files, of which a backup writes the first megabyte long before it has read the last."""
-    stage.runtime.provision(identity(uuid), 1)
+    stage.runtime.provision(identity(A), 1)
     for number in range(FILES):
-        folder = stage.folders.app(uuid) / f"folder{number % FOLDERS:02}"
+        folder = stage.folders.app(A) / f"folder{number % FOLDERS:02}"
         folder.mkdir(exist_ok=True)
         (folder / f"file{number}").write_bytes(os.urandom(600))
 
 
-def store(stage: Stage) -> BackupStore:
-    return BackupStore(stage.settings.backups_location())
+def put(stage: Stage, uuid: str, content: bytes) -> Path:
+    """Make a workspace with one file."""
+    stage.runtime.provision(identity(uuid), 1)
+    file = stage.folders.app(uuid) / "file"
+    file.write_bytes(content)
+    return file
 
 
 def leftovers(stage: Stage) -> list[Path]:
     """Of backups and restores."""
     data = stage.settings.data_dir
     return [*data.glob("backups/.app-*"), *data.glob("workspaces/*/*ing*"), *data.glob("trash/*")]
+
+
+def locks(stage: Stage) -> list[str]:
+    return os.listdir(stage.settings.data_dir / "locks")
 
 
 def amid(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
@@ -64,20 +72,27 @@ def refused(stage: Stage, kind: type[SessionError]) -> None:
     with pytest.raises(kind) as caught:
         stage.runtime.backup(A, NAME)
     assert type(caught.value) is kind
-    assert not store(stage).exists(NAME) and not leftovers(stage)
+    assert not BackupStore(stage.settings.backups_location()).exists(NAME) and not leftovers(stage)
+
+
+def take_away(stage: Stage) -> None:
+    """As somebody who knows nothing of locks."""
+    stage.folders.discard(A)
+    stage.folders.empty_trash()
 
 
 @pytest.mark.slow
-def test_files_taken_away_while_they_are_read_leave_no_backup(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By whoever knows nothing of locks: what was left of them would be verified, and the newest."""
-
-    def discard() -> None:
-        stage.folders.discard(A)
-        stage.folders.empty_trash()
-
+@pytest.mark.parametrize("remove", [take_away, lambda stage: stage.runtime.remove(A, 2, force=True)])
+def test_files_taken_away_or_removed_by_force_while_they_are_read_leave_no_backup(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, remove: Callable[[Stage], None]
+) -> None:
+    """What was left of them would be verified, and the newest. A forced removal waits for no backup: nobody wants
+    one."""
     fill(stage)
-    amid(monkeypatch, discard)
+    amid(monkeypatch, lambda: remove(stage))
     refused(stage, FilesGone)
+    assert stage.runtime.observe(A) is None
+    assert locks(stage) == [f"{A}.lock"]
 
 
 @pytest.mark.slow
@@ -95,17 +110,7 @@ def test_a_removal_waits_for_a_backup_and_comes_again(stage: Stage, monkeypatch:
     assert (summary.files, summary.changed) == (FILES, ())
     stage.runtime.remove(A, 2)
     assert stage.runtime.observe(A) is None
-    assert [path.name for path in (stage.settings.data_dir / "locks").iterdir()] == [f"{A}.lock"]
-
-
-@pytest.mark.slow
-def test_a_forced_removal_waits_for_no_backup(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody wants one; the one that runs fails."""
-    fill(stage)
-    amid(monkeypatch, lambda: stage.runtime.remove(A, 2, force=True))
-    refused(stage, FilesGone)
-    assert stage.runtime.observe(A) is None
-    assert [path.name for path in (stage.settings.data_dir / "locks").iterdir()] == [f"{A}.lock"]
+    assert locks(stage) == [f"{A}.lock"]
 
 
 def test_a_backup_comes_again_when_a_removal_is_at_it(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,8 +145,7 @@ def test_a_restore_puts_no_files_in_the_place_of_those_that_are_read(
     """It has brought its files together, waits for a while, and comes again; the workspace is as it was."""
     monkeypatch.setattr(local, "SWAP_PATIENCE", 0.05)
     fill(stage)
-    stage.runtime.provision(identity(B), 1)
-    (stage.folders.app(B) / "restored").touch()
+    put(stage, B, b"restored")
     source = backup_name(B, 1_763_625_602.0)
     stage.runtime.backup(B, source)
 
@@ -153,15 +157,11 @@ def test_a_restore_puts_no_files_in_the_place_of_those_that_are_read(
     assert stage.runtime.backup(A, NAME).files == FILES
     assert not leftovers(stage)
     stage.runtime.restore(identity(A, restore_from=source), 2)
-    assert os.listdir(stage.folders.app(A)) == ["restored"]
+    assert os.listdir(stage.folders.app(A)) == ["file"]
 
 
 def test_a_wait_for_files_ends_when_it_is_no_longer_wanted(stage: Stage) -> None:
     """Whatever it waits for."""
-
-    def overtaken() -> None:
-        raise Superseded("Intent 1 was overtaken by 2.")
-
     stage.runtime.provision(identity(A), 1)
     with stage.folders.locked(A, 0.0, "files"), pytest.raises(Superseded):
         stage.runtime.backup(A, NAME, check=overtaken)
@@ -169,42 +169,35 @@ def test_a_wait_for_files_ends_when_it_is_no_longer_wanted(stage: Stage) -> None
 
 def test_the_limits_of_a_restore_are_those_of_a_backup(stage: Stage) -> None:
     """What is deleted after its backup can be brought back."""
-    stage.runtime.provision(identity(A), 1)
-    (stage.folders.app(A) / "file").write_bytes(b"12345")
-    for limits in ((4, 1), (5, 0)):
-        stage.settings = replace(stage.settings, restore_max_bytes=limits[0], restore_max_entries=limits[1])
+    put(stage, A, b"12345")
+    for most_bytes, most_entries in ((4, 1), (5, 0)):
+        stage.set(restore_max_bytes=most_bytes, restore_max_entries=most_entries)
         refused(stage, PermanentError)
-    stage.settings = replace(stage.settings, restore_max_bytes=5, restore_max_entries=1)
+    stage.set(restore_max_bytes=5, restore_max_entries=1)
     stage.runtime.backup(A, NAME)
     stage.runtime.restore(identity(B, restore_from=NAME), 1)
     assert (stage.folders.app(B) / "file").read_bytes() == b"12345"
-
-
-def replaced(stage: Stage) -> list[Path]:
-    return list(stage.folders.workspace(B).glob("*ing*"))
 
 
 def test_what_a_restore_left_that_was_killed_when_it_was_done_goes_with_the_next(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The files that it replaced; the restored ones stay, with what was done since."""
-    stage.runtime.provision(identity(A), 1)
-    (stage.folders.app(A) / "file").write_bytes(b"from the backup")
+    put(stage, A, b"from the backup")
     stage.runtime.backup(A, NAME)
     with monkeypatch.context() as killed:
         killed.setattr(replacing, "delete_tree", lambda path: None)
         stage.runtime.restore(identity(B, restore_from=NAME), 1)
-    assert replaced(stage)
+    assert leftovers(stage)
     (stage.folders.app(B) / "file").write_bytes(b"edited since")
     stage.runtime.restore(identity(B, restore_from=NAME), 1)
-    assert not replaced(stage)
+    assert not leftovers(stage)
     assert (stage.folders.app(B) / "file").read_bytes() == b"edited since"
 
 
 def test_what_a_killed_drill_left_is_tidied_away_and_a_running_one_is_let_be(stage: Stage) -> None:
     for uuid in (A, B):
-        (stage.folders.drill(uuid) / "app").mkdir(parents=True)
-        (stage.folders.drill(uuid) / "app/file").write_text("restored")
+        (stage.folders.drill(uuid) / "app/file").mkdir(parents=True)
     with stage.folders.locked(B, 0.0, DRILL):
         stage.runtime.tidy()
         assert not stage.folders.drill(A).exists()

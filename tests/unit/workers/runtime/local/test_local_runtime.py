@@ -73,11 +73,21 @@ class Stage:
         program = self.folder / "editor"
         program.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$@"\n')
         program.chmod(0o755)
-        self.settings = replace(self.settings, code_server=str(program))
+        self.set(code_server=str(program))
+
+    def set(self, **settings: Any) -> None:
+        self.settings = replace(self.settings, **settings)
 
     @property
     def runtime(self) -> LocalRuntime:
         return LocalRuntime(self.settings, self.client)
+
+    @property
+    def observer(self) -> watch_module.LocalObserver:
+        launch = launcher.Launcher(self.settings, self.folders)
+        return watch_module.LocalObserver(
+            self.folders, routes.Routes(self.client, self.settings), launch, self.settings
+        )
 
     def up(self, uuid: str, generation: int = 1) -> Running:
         self.runtime.provision(identity(uuid), generation)
@@ -98,8 +108,13 @@ class Stage:
 def stage(settings: Settings, redis_client: redis.Redis, tmp_path: Path) -> Iterator[Stage]:
     made = Stage(settings, redis_client, tmp_path)
     yield made
-    made.settings = replace(made.settings, stop_grace=0.2)
+    made.set(stop_grace=0.2)
     made.runtime.stop_all()
+
+
+def lives(process: processes.Process | None) -> bool:
+    assert process is not None
+    return processes.alive(process)
 
 
 def ready(seen: Seen, uuid: str, generation: int = 1) -> None:
@@ -133,55 +148,43 @@ def test_processes_that_start_at_once_name_the_place_once(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_workspace_gets_none_of_the_workers_secrets(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A workspace is hostile: only a fixed list of harmless variables reaches it."""
-    monkeypatch.setenv("API_KEY", "secret-1")
-    monkeypatch.setenv("REDIS_URL", "redis://:secret-2@localhost/0")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-3")
+def test_neither_editor_nor_agent_get_the_workers_secrets_or_its_packages(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A workspace is hostile: only a fixed list of harmless variables reaches it. It has the machine's programs, and a
+    `pip install` there must not change the packages that the service runs on."""
+    own, key = Path(sys.prefix) / "bin", "a-secret-key-of-more-than-32-characters"
+    assert sys.prefix != sys.base_prefix, "tests run in a virtual environment, as the service does"
+    monkeypatch.setenv("PATH", f"{own}:/usr/local/bin:{own}/:/usr/bin:/bin")
+    for name in ("API_KEY", "REDIS_URL", "AWS_SECRET_ACCESS_KEY", "LLM_API_KEY", "SECRET_KEY", "ARCHIVE_KEY"):
+        monkeypatch.setenv(name, f"worker's {key}")
+    stage.set(secret_key=key)
     running = stage.up(A)
-    got = environment(running.pid)
-    assert "secret-" not in str(got)
+    got, agents = environment(running.pid), environment(running.agent_pid)
+    assert key not in str(got) + str(agents)
     assert set(got) - {"PWD", "SHLVL", "_", "OLDPWD"} <= {
         "PATH", "HOME", "LANG", "SHELL", "TERM", "USER", "DATA_DIR", "WORKSPACE_UUID", "WORKSPACE_SECRET_FILE",
         "USER_ID", "KEEPALIVE_MAX",
     }  # fmt: skip
+    assert {name for name in agents if name.split("_")[0] in ("API", "REDIS", "LLM", "SECRET", "ARCHIVE")} == set()
     assert (got["WORKSPACE_UUID"], got["USER_ID"]) == (A, "ada@example.com")
     assert got["DATA_DIR"] == str(stage.settings.data_dir.resolve())
     assert got["HOME"] == str(stage.folders.home(A))
-
-
-def test_a_workspace_has_the_machines_programs_and_not_the_services(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A `pip install` there must not change the packages that the service runs on."""
-    own = Path(sys.prefix) / "bin"
-    assert sys.prefix != sys.base_prefix, "tests run in a virtual environment, as the service does"
-    monkeypatch.setenv("PATH", f"{own}:/usr/local/bin:{own}/:/usr/bin:/bin")
-    running = stage.up(A)
-    assert environment(running.pid)["PATH"] == "/usr/local/bin:/usr/bin:/bin"
+    assert got["PATH"] == "/usr/local/bin:/usr/bin:/bin"
 
 
 @pytest.mark.slow
-def test_an_agent_gets_its_secrets_in_a_file_and_none_of_the_workers(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The file is its owner's alone, outside of what the user sees, and written anew with each start."""
-    key = "a-secret-key-of-more-than-32-characters"
-    for name in ("API_KEY", "REDIS_URL", "LLM_API_KEY", "SECRET_KEY", "ARCHIVE_KEY"):
-        monkeypatch.setenv(name, f"worker's {key}")
-    stage.settings = replace(stage.settings, secret_key=key)
-    running = stage.up(A)
-    got = environment(running.agent_pid)
-    assert key not in str(got)
-    assert {name for name in got if name.split("_")[0] in ("API", "REDIS", "LLM", "SECRET", "ARCHIVE")} == set()
-    secrets = AgentCredentials([key])
-    assert secrets.token(A, 0) not in str(got)
-    file = Path(got["AGENT_TOKEN_FILE"])
+def test_an_agent_gets_its_secrets_in_a_file(stage: Stage) -> None:
+    """It is its owner's alone, outside of what the user sees, and written anew with each start."""
+    stage.set(secret_key="k" * 32)
+    told = environment(stage.up(A).agent_pid)
+    secrets, file = AgentCredentials(["k" * 32]), Path(told["AGENT_TOKEN_FILE"])
+    assert secrets.token(A, 0) not in str(told)
     assert file.read_text() == secrets.token_file(A, 0)
     assert file.stat().st_mode & 0o777 == 0o600
     assert stage.folders.app(A) not in file.parents
     stage.runtime.stop(A, 2)
-    stage.settings = replace(stage.settings, secret_key=f"{'n' * 32},{key}")
+    stage.set(secret_key=f"{'n' * 32},{'k' * 32}")
     stage.runtime.start(A, 3)
     assert file.read_text() == AgentCredentials(["n" * 32]).token_file(A, 0)
 
@@ -202,7 +205,7 @@ def test_an_agent_that_dies_again_and_again_is_started_later_each_time(
     monkeypatch.setattr(watch_module, "FIRST_DELAY", 0.01)
     monkeypatch.setattr(watch_module, "Tracked", NotedTracked)
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    stage.settings = replace(stage.settings, secret_key="k" * 32)
+    stage.set(secret_key="k" * 32)
     with watching(stage.runtime) as seen:
         first = stage.up(A)
         ready(seen, A)
@@ -215,13 +218,13 @@ def test_an_agent_that_dies_again_and_again_is_started_later_each_time(
 @pytest.mark.slow
 def test_the_agent_of_an_editor_that_died_ends_and_its_turn_rests(stage: Stage) -> None:
     """A failed workspace does nothing, and costs nothing, until it is started again."""
-    stage.settings = replace(stage.settings, secret_key="k" * 32)
+    stage.set(secret_key="k" * 32)
     with watching(stage.runtime) as seen:
         running = stage.up(A)
         ready(seen, A)
         os.kill(running.pid, signal.SIGKILL)
         seen.until(lambda each: bool(each.failure))
-        wait_for(lambda: running.agent is not None and not processes.alive(running.agent), "the agent ended")
+        wait_for(lambda: not lives(running.agent), "the agent ended")
     assert stage.alive(A) == set()
 
 
@@ -248,7 +251,7 @@ def test_stop_ends_what_a_terminal_left_in_a_session_of_its_own(stage: Stage) ->
     )
     other = stage.up(B)
     wait_for((stage.folder / "ignoring").exists, "it ignores SIGTERM", interval=0.01)
-    stage.settings = replace(stage.settings, stop_grace=0.2)
+    stage.set(stop_grace=0.2)
     stage.runtime.stop(A, 2)
     assert stray.wait(PATIENCE) == -signal.SIGKILL
     assert stage.alive(A) == set()
@@ -272,16 +275,21 @@ def test_stop_ends_the_children_of_an_editor_whose_environment_was_emptied(stage
     assert not processes.alive(child)
 
 
+def up_stubborn(stage: Stage, handler: str = "signal.SIG_IGN") -> Running:
+    """An editor that does not end at SIGTERM."""
+    stage.editor(STUBBORN.replace("signal.SIG_IGN", handler))
+    running = stage.up(A)
+    wait_for((stage.folders.app(A) / "ignoring").exists, "it ignores SIGTERM", interval=0.01)
+    return running
+
+
 @pytest.mark.slow
 def test_an_editor_that_ignores_sigterm_is_killed_after_the_grace(stage: Stage) -> None:
     """A stop is bounded, whatever runs in the workspace."""
-    stage.editor(STUBBORN)
-    stage.settings = replace(stage.settings, stop_grace=0.2)
-    running = stage.up(A)
-    wait_for((stage.folders.app(A) / "ignoring").exists, "it ignores SIGTERM", interval=0.01)
+    stage.set(stop_grace=0.2)
+    running = up_stubborn(stage)
     stage.runtime.stop(A, 2)
-    assert running.process is not None
-    assert not processes.alive(running.process)
+    assert not lives(running.process)
     assert stage.folders.read_running(A) is None
 
 
@@ -289,22 +297,19 @@ def test_an_editor_that_ignores_sigterm_is_killed_after_the_grace(stage: Stage) 
 def test_a_stop_holds_nobody_up_until_the_grace_is_over(stage: Stage) -> None:
     """It can be asked again, does not signal the editor twice, and holds no lock meanwhile; so does a start that finds
     the old processes."""
-    stage.editor(STUBBORN.replace("signal.SIG_IGN", "lambda *_: open('told', 'a').write('.') or None"))
-    stage.settings = replace(stage.settings, stop_grace=3600.0)
-    running = stage.up(A)
-    assert running.process is not None
-    wait_for((stage.folders.app(A) / "ignoring").exists, "it ignores SIGTERM", interval=0.01)
-    for attempt in (lambda: stage.runtime.stop(A, 2, 0.1), lambda: stage.runtime.stop(A, 2, 0.0)):
+    stage.set(stop_grace=3600.0)
+    running = up_stubborn(stage, "lambda *_: open('told', 'a').write('.') or None")
+    for patience in (0.1, 0.0):
         with pytest.raises(StillEnding):
-            attempt()
+            stage.runtime.stop(A, 2, patience)
     with pytest.raises(StillEnding):
         stage.runtime.start(A, 3)
-    assert processes.alive(running.process)
+    assert lives(running.process)
     assert (stage.folders.app(A) / "told").read_text() == "."
     since = stage.running(A)
     stage.folders.write_running(replace(since, stopping_at=since.stopping_at - 3600.0))
     stage.runtime.stop(A, 4, 0.0)
-    assert not processes.alive(running.process)
+    assert not lives(running.process)
     assert stage.folders.read_running(A) is None
 
 
@@ -318,8 +323,7 @@ def test_a_start_cut_short_leaves_no_orphan(stage: Stage) -> None:
         assert seen.snapshot().workspaces == ()
         stage.runtime.start(A, 2)
         ready(seen, A, 2)
-    assert lost.process is not None
-    assert not processes.alive(lost.process)
+    assert not lives(lost.process)
     assert stage.alive(A) == {stage.running(A).process}
 
 
@@ -341,7 +345,7 @@ def test_a_stop_cut_short_is_no_failure_and_is_completed_by_the_next(stage: Stag
         seen.snapshot()
         stage.folders.write_running(replace(running, stopping=True))
         os.kill(running.pid, signal.SIGKILL)
-        wait_for(lambda: running.process is not None and not processes.alive(running.process), "the editor ended")
+        wait_for(lambda: not lives(running.process), "the editor ended")
         stage.runtime.stop(A, 2)
         end = seen.until(lambda each: not each.running)
     assert (end.failure, end.generation) == ("", 2)
@@ -409,11 +413,7 @@ def test_a_start_whose_files_are_gone_before_the_first_look_is_told_of(stage: St
     """Nothing says then whose they were."""
     stage.up(A)
     delete_tree(stage.folders.workspace(A))
-    started = launcher.Launcher(stage.settings, stage.folders)
-    observer = watch_module.LocalObserver(
-        stage.folders, routes.Routes(stage.client, stage.settings), started, stage.settings
-    )
-    (seen,) = observer._look(time.monotonic())
+    (seen,) = stage.observer._look(time.monotonic())
     assert (seen.identity.uuid, seen.code) == (A, FilesGone.code)
 
 
@@ -457,7 +457,7 @@ def test_the_tail_of_a_log_is_bounded_and_clean(tmp_path: Path) -> None:
 def test_an_editor_that_never_answers_is_a_failure_and_the_next_start_replaces_it(stage: Stage) -> None:
     """Alive is not ready: after the time to start it is given up."""
     stage.editor("import time\ntime.sleep(600)\n")
-    stage.settings = replace(stage.settings, start_timeout=0.5)
+    stage.set(start_timeout=0.5)
     with watching(stage.runtime) as seen:
         hung = stage.up(A)
         failed = seen.until(lambda each: bool(each.failure))
@@ -465,8 +465,7 @@ def test_an_editor_that_never_answers_is_a_failure_and_the_next_start_replaces_i
         stage.editor(ANSWERING)
         stage.runtime.start(A, 2)
         ready(seen, A, 2)
-    assert hung.process is not None
-    assert not processes.alive(hung.process)
+    assert not lives(hung.process)
 
 
 @pytest.mark.slow
@@ -474,12 +473,8 @@ def test_time_in_which_the_observer_was_held_up_does_not_count_against_an_editor
     """It was stopped, or the machine was busy: at its next look the question is not even asked."""
     running = stage.up(A)
     wait_for(lambda: probe.answers(running.port), "the editor answers", interval=0.01)
-    started = launcher.Launcher(stage.settings, stage.folders)
-    watch = watch_module.LocalObserver(
-        stage.folders, routes.Routes(stage.client, stage.settings), started, stage.settings
-    )
-    now = time.monotonic()
-    seen = [each for late in (0.0, 1_000.0, 2_000.0) for each in watch._look(now + late)]
+    observer, now = stage.observer, time.monotonic()
+    seen = [each for late in (0.0, 1_000.0, 2_000.0) for each in observer._look(now + late)]
     # Of an editor on a busy machine there may be two: it was seen before it answered.
     assert {each.failure for each in seen} == {""}
 
@@ -499,7 +494,7 @@ def test_an_editors_settings_are_the_users_to_change(stage: Stage) -> None:
 @pytest.mark.slow
 def test_a_program_that_is_missing_is_hopeless_and_says_which_setting_names_it(stage: Stage) -> None:
     """Trying again would not help; nothing is left that looks like a start."""
-    stage.settings = replace(stage.settings, code_server="/nowhere/code-server")
+    stage.set(code_server="/nowhere/code-server")
     with pytest.raises(PermanentError, match="CODE_SERVER"):
         stage.up(A)
     assert stage.folders.read_running(A) is None
@@ -507,26 +502,23 @@ def test_a_program_that_is_missing_is_hopeless_and_says_which_setting_names_it(s
 
 @pytest.mark.slow
 def test_routes_come_with_a_start_and_go_with_a_stop(stage: Stage) -> None:
-    """Traefik finds the port of this start, and nothing of a workspace that sleeps."""
-    running = stage.up(A)
-    wanted = routes.keys(A, f"vs-code-{A}.localhost", running.port)
-    assert {key: stage.client.get(key) for key in wanted} == wanted
-    stage.runtime.stop(A, 2)
-    assert list(stage.client.scan_iter("traefik/*")) == [routes.PERMANENT]
+    """Traefik finds the port of this start, and a path of the API's host for an agent, and nothing of a workspace that
+    sleeps."""
 
+    def found() -> dict[str, str | None]:
+        return {key: stage.client.get(key) for key in stage.client.scan_iter("traefik/*")}
 
-@pytest.mark.slow
-def test_an_agent_has_a_path_of_the_apis_host_while_its_workspace_is_up(stage: Stage) -> None:
-    """And without an agent there is none."""
-    stage.up(B)
-    assert list(stage.client.scan_iter("traefik/*chat-*")) == []
-    stage.settings = replace(stage.settings, secret_key="k" * 32)
+    without = {routes.PERMANENT: "true"} | routes.keys(B, f"vs-code-{B}.localhost", stage.up(B).port)
+    assert found() == without
+    stage.set(secret_key="k" * 32)
     running = stage.up(A)
-    wanted = routes.agent_keys(A, "api.localhost", running.agent_port)
-    assert {key: stage.client.get(key) for key in wanted} == wanted
+    own = routes.keys(A, f"vs-code-{A}.localhost", running.port)
+    assert found() == without | own | routes.agent_keys(A, "api.localhost", running.agent_port)
     assert stage.runtime._routes.all() == {A, B}
     stage.runtime.stop(A, 2)
-    assert list(stage.client.scan_iter("traefik/*chat-*")) == []
+    assert found() == without
+    stage.runtime.stop(B, 2)
+    assert list(found()) == [routes.PERMANENT]
 
 
 @pytest.mark.slow
