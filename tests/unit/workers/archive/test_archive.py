@@ -191,8 +191,9 @@ def test_unzip_reads_it(bench: Bench) -> None:
     os.utime(root / "old", (1_000_000_001, 1_000_000_001))
     expected = seen(root)
     bench.back_up()
-    for command in (["unzip", "-tq", bench.stored], ["unzip", "-q", bench.stored, "-d", plain]):
-        subprocess.run(command, check=True, timeout=60, capture_output=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    utf_8 = {**os.environ, "LC_ALL": "C.UTF-8"}
+    for options in (["-tq", str(bench.stored)], ["-q", str(bench.stored), "-d", str(plain)]):
+        subprocess.run(["unzip", *options], check=True, timeout=60, capture_output=True, env=utf_8)
     found = seen(plain)
     # unzip leaves a link's own time alone
     assert {path: (mode, content) for path, (mode, _, content) in found.items()} == {
@@ -531,7 +532,7 @@ def test_a_backup_that_is_not_what_was_recorded_is_refused(bench: Bench) -> None
 
 
 @pytest.mark.parametrize("limits", [{"max_bytes": 9}, {"max_entries": 1}])
-def test_more_than_the_limits_is_refused(bench: Bench, limits: dict[str, int]) -> None:
+def test_more_than_the_limits_is_refused(bench: Bench, limits: dict[str, Any]) -> None:
     """The limits are counted over the whole zip; at the limit it is restored."""
     put(bench.store, member("a", b"12345"), member("b", b"12345"))
     with pytest.raises(ArchiveError, match="at most"):

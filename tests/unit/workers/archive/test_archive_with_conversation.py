@@ -172,7 +172,7 @@ def test_the_sidecar_holds_the_messages_and_names_their_file(bench: Bench, besid
         {"id": "m1", "role": "assistant", "content": "", "at": "x"},
         {"id": "m1", "role": "assistant", "content": "done", "at": "x"},
     ]
-    more = [{}, {"tool_calls": [{"name": "run_command"}]}, {"outcome": {"status": "processed"}}]
+    more: list[dict[str, Any]] = [{}, {"tool_calls": [{"name": "run_command"}]}, {"outcome": {"status": "processed"}}]
     (beside / "history.json").write_text(json.dumps([each | extra for each, extra in zip(messages, more, strict=True)]))
     assert told(bench) == {"file": ".session/history.json", "total": 3, "messages": messages}
 
@@ -194,19 +194,26 @@ def test_a_file_that_is_no_history_is_named_and_not_told(bench: Bench, beside: P
     assert told(bench) == {"file": ".session/history.json", "total": None, "messages": []}
 
 
+def link_instead(folder: Path, secret: Path) -> None:
+    folder.rmdir()
+    folder.symlink_to(secret)
+
+
 @pytest.mark.parametrize(
     "put",
     [
-        lambda folder, secret: folder.mkdir(),
-        lambda folder, secret: (folder.mkdir(), (folder / "history.json").symlink_to(secret / "history.json")),
-        lambda folder, secret: (folder.mkdir(), os.mkfifo(folder / "history.json")),
-        lambda folder, secret: folder.symlink_to(secret),
+        lambda folder, secret: None,
+        lambda folder, secret: (folder / "history.json").symlink_to(secret / "history.json"),
+        lambda folder, secret: os.mkfifo(folder / "history.json"),
+        link_instead,
     ],
     ids=["nothing", "link", "pipe", "link for a folder"],
 )
 def test_no_link_is_followed_out_of_the_workspace_and_no_pipe_waited_for(
-    bench: Bench, put: Callable[[Path, Path], object]
+    bench: Bench, put: Callable[[Path, Path], None]
 ) -> None:
     """Neither the file nor its folder may be one."""
-    put(bench.root.parent / ".session", converse(bench.folder))
+    folder = bench.root.parent / ".session"
+    folder.mkdir()
+    put(folder, converse(bench.folder))
     assert told(bench) is None

@@ -114,7 +114,7 @@ class Job:
         }
         clients = {each: {"endpoint_url": self.tenant.url} for each in ("s3", "gs", "gcs")}
         files = {
-            ".aws/config": f"[default]\ncredential_process = {self.folder}/home/steal\n"
+            ".aws/config": f"[default]\ncredential_process = {self.folder}/volume/home/steal\n"
             f"endpoint_url = {self.tenant.url}\n",
             ".aws/credentials": f"[default]\naws_access_key_id = {THEIRS}\naws_secret_access_key = {THEIRS}\n",
             ".boto": f"[Credentials]\ngs_host = {self.tenant.url}\n",
@@ -124,11 +124,11 @@ class Job:
             "steal": f"#!/bin/sh\ntouch {self.folder}/stolen\n",
         }
         for name, content in files.items():
-            path = self.folder / "home" / name
+            path = self.folder / "volume/home" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
-        (self.folder / "home/steal").chmod(0o755)
-        (self.folder / "app").mkdir()
+        (self.folder / "volume/home/steal").chmod(0o755)
+        (self.folder / "volume/app").mkdir()
 
     def run(self, action: str, url: str, credential: Credential | None = None) -> dict[str, str]:
         """What it leaves for its worker."""
@@ -136,18 +136,18 @@ class Job:
         if credential is not None:
             (self.folder / "credential").write_text(credential.to_text())
             more = ["--credential-file", str(self.folder / "credential")]
-        set_by_the_image = {"PATH": os.environ["PATH"], "HOME": str(self.folder / "home"), "LANG": "C.UTF-8"}
+        set_by_the_image = {"PATH": os.environ["PATH"], "HOME": str(self.folder / "volume/home"), "LANG": "C.UTF-8"}
         injected = {
             "AWS_PROFILE": "default",
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{self.cloud.url}/credential",
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.cloud.url,
-            "CLOUDSDK_CONFIG": str(self.folder / "home/.config/gcloud"),
+            "CLOUDSDK_CONFIG": str(self.folder / "volume/home/.config/gcloud"),
             "GCE_METADATA_HOST": self.cloud.url.removeprefix("http://"),
         }
         done = subprocess.run(
             [str(self.program), *command(self.folder, action, *more, url=url)],
             env={**set_by_the_image, **injected},
-            cwd=self.folder,
+            cwd=self.folder / "volume",
             capture_output=True,
             text=True,
             timeout=120,
@@ -198,7 +198,7 @@ def test_a_job_without_a_credential_looks_for_none(job: Job, scheme: str, action
 
 
 def test_a_job_beside_such_a_volume_does_its_work(job: Job) -> None:
-    file, store = job.folder / "app/file", f"file://{job.folder}/store"
+    file, store = job.folder / "volume/app/file", f"file://{job.folder}/store"
     file.write_text("mine")
     assert "error" not in job.run("backup", store)
     file.write_text("changed")

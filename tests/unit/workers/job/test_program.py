@@ -48,7 +48,7 @@ MORE = {
 
 def command(folder: Path, action: str, *more: str, url: str = "") -> list[str]:
     """The arguments of a Job for a backup."""
-    own = ["--files", f"{folder}/app", "--url", url or f"file://{folder}/backups", "--name", NAME]
+    own = ["--files", f"{folder}/volume/app", "--url", url or f"file://{folder}/backups", "--name", NAME]
     return [action, *own, *MORE[action], *more, "--message", f"{folder}/message"]
 
 
@@ -72,10 +72,10 @@ def restore(folder: Path) -> None:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """The only one of a workspace."""
-    (tmp_path / "app").mkdir()
-    (tmp_path / "app" / "file").write_bytes(b"content")
-    return tmp_path / "app" / "file"
+    """The only one of a volume."""
+    (tmp_path / "volume/app").mkdir(parents=True)
+    (tmp_path / "volume/app/file").write_bytes(b"content")
+    return tmp_path / "volume/app/file"
 
 
 def test_a_backup_and_its_restore(tmp_path: Path, file: Path) -> None:
@@ -89,18 +89,20 @@ def test_a_backup_and_its_restore(tmp_path: Path, file: Path) -> None:
 
 def test_a_workspace_that_never_started_has_an_empty_backup(tmp_path: Path) -> None:
     """Its volume is empty; that must not keep the session from being deleted."""
+    (tmp_path / "volume").mkdir()
     assert back_up(tmp_path).files == 0
 
 
 def test_a_used_volume_that_lost_its_files_is_no_empty_backup(tmp_path: Path) -> None:
     """The editor's home is there and the folder of files is not: nothing may be deleted on the strength of that."""
-    (tmp_path / "home").mkdir()
+    (tmp_path / "volume/home").mkdir(parents=True)
     with pytest.raises(PermanentError, match="no folder"):
         back_up(tmp_path)
 
 
 def test_an_error_arrives_as_what_it_was(tmp_path: Path) -> None:
     """The lifecycle decides by its type."""
+    (tmp_path / "volume").mkdir()
     with pytest.raises(BackupNotFound, match=NAME):
         restore(tmp_path)
 
@@ -150,8 +152,8 @@ def test_what_could_not_be_restored_is_told(tmp_path: Path, limit: str, text: st
 def test_what_may_not_be_read_fails_a_backup_or_is_told_of_a_partial_one() -> None:
     """As the worker asked for."""
     with unprivileged() as folder:
-        (folder / "app").mkdir()
-        (folder / "app" / "mine").touch(mode=0)
+        (folder / "volume/app").mkdir(parents=True)
+        (folder / "volume/app/mine").touch(mode=0)
         with pytest.raises(BackupIncomplete, match="mine"):
             back_up(folder)
         summary = back_up(folder, "--partial")
@@ -165,18 +167,20 @@ def block_sigterm() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("early", [False, True])
-@pytest.mark.parametrize(("action", "pattern"), [("backup", "backups/*/.app-*.part-*"), ("restore", ".restoring-*")])
+@pytest.mark.parametrize(
+    ("action", "pattern"), [("backup", "backups/*/.app-*.part-*"), ("restore", "volume/.restoring-*")]
+)
 def test_a_job_that_is_told_to_end_leaves_nothing(tmp_path: Path, action: str, pattern: str, early: bool) -> None:
     """The cluster gives it a while for that; whoever still waits for it tries again. It may be told before it has
     loaded its modules."""
     # So much that it is surely not done when it is told.
-    (tmp_path / "app").mkdir()
-    with open(tmp_path / "app" / "large", "wb") as file:
+    (tmp_path / "volume/app").mkdir(parents=True)
+    with open(tmp_path / "volume/app/large", "wb") as file:
         for _ in range(20):
             file.write(os.urandom(10_000_000))
     if action == "restore":
         back_up(tmp_path)
-        shutil.rmtree(tmp_path / "app")
+        shutil.rmtree(tmp_path / "volume/app")
     program_ = [sys.executable, "-m", "workers.job.entry", *command(tmp_path, action)]
     with subprocess.Popen(program_, preexec_fn=block_sigterm) as job:
         if not early:
@@ -187,7 +191,7 @@ def test_a_job_that_is_told_to_end_leaves_nothing(tmp_path: Path, action: str, p
         program.read_outcome((tmp_path / "message").read_text(), NAME)
     assert not list(tmp_path.glob(pattern))
     assert (tmp_path / "backups" / session_of(NAME) / NAME).exists() is (action == "restore")
-    assert (tmp_path / "app").exists() is (action == "backup")
+    assert (tmp_path / "volume/app").exists() is (action == "backup")
 
 
 # Restore points
@@ -223,24 +227,16 @@ def restore_point(folder: Path, *more: str) -> program.Result:
     return point_job(folder, "restore", "--files", f"{folder}/volume/app", *MORE["restore"], *more)
 
 
-@pytest.fixture
-def volume_file(tmp_path: Path) -> Path:
-    """The only one of a volume."""
-    (tmp_path / "volume/app").mkdir(parents=True)
-    (tmp_path / "volume/app/file").write_bytes(b"content")
-    return tmp_path / "volume/app/file"
-
-
 @pytest.mark.slow
-def test_a_restore_point_and_its_restore(tmp_path: Path, volume_file: Path) -> None:
+def test_a_restore_point_and_its_restore(tmp_path: Path, file: Path) -> None:
     """Both say what they did, whole. The point is of when its Job began, not of when it was ordered."""
     begun = time.time()
     made = make_point(tmp_path)
     assert (made.id, made.files, made.forgotten) == (POINT, 1, ())
     assert ORDER.at < begun <= made.created_at < made.read_until
-    volume_file.write_bytes(b"changed")
+    file.write_bytes(b"changed")
     assert restore_point(tmp_path) == RestoredPoint(POINT, made.created_at)
-    assert volume_file.read_bytes() == b"content"
+    assert file.read_bytes() == b"content"
     # Without the point's sidecar another one could take its place.
     (tmp_path / f"store/{ADA.uuid}/points/{POINT}.json").write_bytes(b"damaged")
     make_point(tmp_path, replace(ORDER, id="p" + "1" * 15))
@@ -250,7 +246,7 @@ def test_a_restore_point_and_its_restore(tmp_path: Path, volume_file: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("volume_file")
+@pytest.mark.usefixtures("file")
 def test_a_drill_of_a_restore_point(tmp_path: Path) -> None:
     """It needs no volume, and leaves nothing."""
     make_point(tmp_path)

@@ -54,7 +54,8 @@ def test_it_tells_what_all_points_keep_in_the_store(shelf: Shelf) -> None:
 def test_without_a_change_nothing_is_stored_unless_a_full_look_is_asked_for(shelf: Shelf) -> None:
     """Not even asked of the store, which may be away."""
     first = shelf.make()
-    before, order = shelf.stored(), {"parent": first.id, "fingerprint": first.fingerprint}
+    before = shelf.stored()
+    order: dict[str, Any] = {"parent": first.id, "fingerprint": first.fingerprint}
     again = replace(shelf, url="file:///nowhere/at/all").make(**order)
     assert (again.unchanged, again.id, again.fingerprint) == (True, first.id, first.fingerprint)
     assert shelf.stored() == before

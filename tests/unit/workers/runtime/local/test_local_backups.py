@@ -52,10 +52,6 @@ def leftovers(stage: Stage) -> list[Path]:
     return [*data.glob("backups/.app-*"), *data.glob("workspaces/*/*ing*"), *data.glob("trash/*")]
 
 
-def locks(stage: Stage) -> list[str]:
-    return os.listdir(stage.settings.data_dir / "locks")
-
-
 def amid(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Do it once while a backup is being written."""
     write = NewBackup.write
@@ -92,7 +88,7 @@ def test_files_taken_away_or_removed_by_force_while_they_are_read_leave_no_backu
     amid(monkeypatch, lambda: remove(stage))
     refused(stage, FilesGone)
     assert stage.runtime.observe(A) is None
-    assert locks(stage) == [f"{A}.lock"]
+    assert os.listdir(stage.settings.data_dir / "locks") == [f"{A}.lock"]
 
 
 @pytest.mark.slow
@@ -110,7 +106,7 @@ def test_a_removal_waits_for_a_backup_and_comes_again(stage: Stage, monkeypatch:
     assert (summary.files, summary.changed) == (FILES, ())
     stage.runtime.remove(A, 2)
     assert stage.runtime.observe(A) is None
-    assert locks(stage) == [f"{A}.lock"]
+    assert os.listdir(stage.settings.data_dir / "locks") == [f"{A}.lock"]
 
 
 def test_a_backup_comes_again_when_a_removal_is_at_it(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,9 +167,9 @@ def test_the_limits_of_a_restore_are_those_of_a_backup(stage: Stage) -> None:
     """What is deleted after its backup can be brought back."""
     put(stage, A, b"12345")
     for most_bytes, most_entries in ((4, 1), (5, 0)):
-        stage.set(restore_max_bytes=most_bytes, restore_max_entries=most_entries)
+        stage.change(restore_max_bytes=most_bytes, restore_max_entries=most_entries)
         refused(stage, PermanentError)
-    stage.set(restore_max_bytes=5, restore_max_entries=1)
+    stage.change(restore_max_bytes=5, restore_max_entries=1)
     stage.runtime.backup(A, NAME)
     stage.runtime.restore(identity(B, restore_from=NAME), 1)
     assert (stage.folders.app(B) / "file").read_bytes() == b"12345"

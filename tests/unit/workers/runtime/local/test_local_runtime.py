@@ -73,9 +73,9 @@ class Stage:
         program = self.folder / "editor"
         program.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$@"\n')
         program.chmod(0o755)
-        self.set(code_server=str(program))
+        self.change(code_server=str(program))
 
-    def set(self, **settings: Any) -> None:
+    def change(self, **settings: Any) -> None:
         self.settings = replace(self.settings, **settings)
 
     @property
@@ -108,7 +108,7 @@ class Stage:
 def stage(settings: Settings, redis_client: redis.Redis, tmp_path: Path) -> Iterator[Stage]:
     made = Stage(settings, redis_client, tmp_path)
     yield made
-    made.set(stop_grace=0.2)
+    made.change(stop_grace=0.2)
     made.runtime.stop_all()
 
 
@@ -158,7 +158,7 @@ def test_neither_editor_nor_agent_get_the_workers_secrets_or_its_packages(
     monkeypatch.setenv("PATH", f"{own}:/usr/local/bin:{own}/:/usr/bin:/bin")
     for name in ("API_KEY", "REDIS_URL", "AWS_SECRET_ACCESS_KEY", "LLM_API_KEY", "SECRET_KEY", "ARCHIVE_KEY"):
         monkeypatch.setenv(name, f"worker's {key}")
-    stage.set(secret_key=key)
+    stage.change(secret_key=key)
     running = stage.up(A)
     got, agents = environment(running.pid), environment(running.agent_pid)
     assert key not in str(got) + str(agents)
@@ -176,7 +176,7 @@ def test_neither_editor_nor_agent_get_the_workers_secrets_or_its_packages(
 @pytest.mark.slow
 def test_an_agent_gets_its_secrets_in_a_file(stage: Stage) -> None:
     """It is its owner's alone, outside of what the user sees, and written anew with each start."""
-    stage.set(secret_key="k" * 32)
+    stage.change(secret_key="k" * 32)
     told = environment(stage.up(A).agent_pid)
     secrets, file = AgentCredentials(["k" * 32]), Path(told["AGENT_TOKEN_FILE"])
     assert secrets.token(A, 0) not in str(told)
@@ -184,7 +184,7 @@ def test_an_agent_gets_its_secrets_in_a_file(stage: Stage) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     assert stage.folders.app(A) not in file.parents
     stage.runtime.stop(A, 2)
-    stage.set(secret_key=f"{'n' * 32},{'k' * 32}")
+    stage.change(secret_key=f"{'n' * 32},{'k' * 32}")
     stage.runtime.start(A, 3)
     assert file.read_text() == AgentCredentials(["n" * 32]).token_file(A, 0)
 
@@ -205,7 +205,7 @@ def test_an_agent_that_dies_again_and_again_is_started_later_each_time(
     monkeypatch.setattr(watch_module, "FIRST_DELAY", 0.01)
     monkeypatch.setattr(watch_module, "Tracked", NotedTracked)
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    stage.set(secret_key="k" * 32)
+    stage.change(secret_key="k" * 32)
     with watching(stage.runtime) as seen:
         first = stage.up(A)
         ready(seen, A)
@@ -218,7 +218,7 @@ def test_an_agent_that_dies_again_and_again_is_started_later_each_time(
 @pytest.mark.slow
 def test_the_agent_of_an_editor_that_died_ends_and_its_turn_rests(stage: Stage) -> None:
     """A failed workspace does nothing, and costs nothing, until it is started again."""
-    stage.set(secret_key="k" * 32)
+    stage.change(secret_key="k" * 32)
     with watching(stage.runtime) as seen:
         running = stage.up(A)
         ready(seen, A)
@@ -251,7 +251,7 @@ def test_stop_ends_what_a_terminal_left_in_a_session_of_its_own(stage: Stage) ->
     )
     other = stage.up(B)
     wait_for((stage.folder / "ignoring").exists, "it ignores SIGTERM", interval=0.01)
-    stage.set(stop_grace=0.2)
+    stage.change(stop_grace=0.2)
     stage.runtime.stop(A, 2)
     assert stray.wait(PATIENCE) == -signal.SIGKILL
     assert stage.alive(A) == set()
@@ -286,7 +286,7 @@ def up_stubborn(stage: Stage, handler: str = "signal.SIG_IGN") -> Running:
 @pytest.mark.slow
 def test_an_editor_that_ignores_sigterm_is_killed_after_the_grace(stage: Stage) -> None:
     """A stop is bounded, whatever runs in the workspace."""
-    stage.set(stop_grace=0.2)
+    stage.change(stop_grace=0.2)
     running = up_stubborn(stage)
     stage.runtime.stop(A, 2)
     assert not lives(running.process)
@@ -297,7 +297,7 @@ def test_an_editor_that_ignores_sigterm_is_killed_after_the_grace(stage: Stage) 
 def test_a_stop_holds_nobody_up_until_the_grace_is_over(stage: Stage) -> None:
     """It can be asked again, does not signal the editor twice, and holds no lock meanwhile; so does a start that finds
     the old processes."""
-    stage.set(stop_grace=3600.0)
+    stage.change(stop_grace=3600.0)
     running = up_stubborn(stage, "lambda *_: open('told', 'a').write('.') or None")
     for patience in (0.1, 0.0):
         with pytest.raises(StillEnding):
@@ -457,7 +457,7 @@ def test_the_tail_of_a_log_is_bounded_and_clean(tmp_path: Path) -> None:
 def test_an_editor_that_never_answers_is_a_failure_and_the_next_start_replaces_it(stage: Stage) -> None:
     """Alive is not ready: after the time to start it is given up."""
     stage.editor("import time\ntime.sleep(600)\n")
-    stage.set(start_timeout=0.5)
+    stage.change(start_timeout=0.5)
     with watching(stage.runtime) as seen:
         hung = stage.up(A)
         failed = seen.until(lambda each: bool(each.failure))
@@ -494,7 +494,7 @@ def test_an_editors_settings_are_the_users_to_change(stage: Stage) -> None:
 @pytest.mark.slow
 def test_a_program_that_is_missing_is_hopeless_and_says_which_setting_names_it(stage: Stage) -> None:
     """Trying again would not help; nothing is left that looks like a start."""
-    stage.set(code_server="/nowhere/code-server")
+    stage.change(code_server="/nowhere/code-server")
     with pytest.raises(PermanentError, match="CODE_SERVER"):
         stage.up(A)
     assert stage.folders.read_running(A) is None
@@ -510,7 +510,7 @@ def test_routes_come_with_a_start_and_go_with_a_stop(stage: Stage) -> None:
 
     without = {routes.PERMANENT: "true"} | routes.keys(B, f"vs-code-{B}.localhost", stage.up(B).port)
     assert found() == without
-    stage.set(secret_key="k" * 32)
+    stage.change(secret_key="k" * 32)
     running = stage.up(A)
     own = routes.keys(A, f"vs-code-{A}.localhost", running.port)
     assert found() == without | own | routes.agent_keys(A, "api.localhost", running.agent_port)
