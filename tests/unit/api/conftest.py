@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis
@@ -16,11 +17,33 @@ from app.core.sessions.model import Status
 from app.main import create_app
 from app.process.settings import Settings
 from tests.documented import CheckedClient
-from tests.unit.api.helpers import ADMIN_KEY, KEYS, AppMaker, Client, core_of, keyed, move, new_session
-from tests.unit.api.visitors import Visitor
+from tests.unit.api.helpers import (
+    ADMIN_KEY,
+    BOUND_KEY,
+    KEYS,
+    SERVICE_KEY,
+    AppMaker,
+    Client,
+    bearer,
+    core_of,
+    keyed,
+    move,
+    new_session,
+)
+from tests.unit.api.visitors import Visitor, forward_auth_client, link
+from tests.world import SECRET_KEY
 
 DOCUMENTS: list[str] = []
 """The OpenAPI document of the first app of this process."""
+
+ROOM = {f"rate_limit_{name}": "10000/minute" for name in ("default", "create", "chat", "wake", "delete")}
+"""Rates that no test reaches by accident."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "settings(**changes): settings of the fixture `app`; a test's go before a module's"
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +65,7 @@ def make_app(settings: Settings, redis_client: redis.Redis) -> AppMaker:
     def make(**changes: object) -> Flask:
         keys = json.dumps(KEYS)
         base = dataclasses.replace(settings, api_key=ADMIN_KEY, api_keys=keys, wait_default=0.3, dashboard_url="off")
-        app = create_app(dataclasses.replace(base, **changes))  # type: ignore[arg-type]
+        app = create_app(dataclasses.replace(base, **(ROOM | changes)))  # type: ignore[arg-type]
         app.test_client_class = CheckedClient
         return app
 
@@ -50,14 +73,46 @@ def make_app(settings: Settings, redis_client: redis.Redis) -> AppMaker:
 
 
 @pytest.fixture
-def app(make_app: AppMaker) -> Flask:
-    return make_app(rate_limit_default="10000/minute", rate_limit_create="10000/minute")
+def app(make_app: AppMaker, request: pytest.FixtureRequest) -> Flask:
+    """With a secret and a model, and the settings of the test's marks."""
+    changes: dict[str, Any] = {"secret_key": SECRET_KEY, "llm_base_url": "http://127.0.0.1:1/v1"}
+    for mark in reversed([*request.node.iter_markers("settings")]):
+        changes |= mark.kwargs
+    return make_app(**changes)
 
 
 @pytest.fixture
 def client(app: Flask) -> Client:
     """A client with the admin key."""
     return keyed(app, ADMIN_KEY)
+
+
+@pytest.fixture
+def service(app: Flask) -> Client:
+    """A client with a service's key."""
+    return keyed(app, SERVICE_KEY)
+
+
+@pytest.fixture
+def bound(app: Flask) -> Client:
+    """A client whose key is for users of `course-` alone."""
+    return keyed(app, BOUND_KEY)
+
+
+@pytest.fixture
+def stranger(app: Flask) -> Client:
+    """A client without a key."""
+    return app.test_client()
+
+
+@pytest.fixture
+def holder(app: Flask, client: Client, uuid: str) -> Client:
+    """A client with a session token instead of a key."""
+    made = client.post(f"/session/{uuid}/token").json
+    assert made.keys() == {"uuid", "token", "expires_at"}
+    holder: Client = app.test_client()
+    holder.environ_base["HTTP_AUTHORIZATION"] = bearer(made["token"])["Authorization"]
+    return holder
 
 
 @pytest.fixture
@@ -77,3 +132,16 @@ def uuid(client: Client, core: Core) -> str:
 def visitor(app: Flask, uuid: str) -> Visitor:
     """One that never was here."""
     return Visitor(app, uuid)
+
+
+@pytest.fixture
+def entered(client: Client, uuid: str, visitor: Visitor) -> Visitor:
+    """One that has followed a link."""
+    visitor.navigate(link(client, uuid))
+    return visitor
+
+
+@pytest.fixture
+def forward_auth(app: Flask) -> Client:
+    """What the ingress asks; each request says all that it brings."""
+    return forward_auth_client(app)

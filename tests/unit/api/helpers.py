@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Flask
+from prometheus_client.parser import text_string_to_metric_families
 
 from app.api.current import EXTENSION
 from app.core.backups.index import Backup
 from app.core.composition import Core
+from app.core.restore_points.index import RestorePoint
 from app.core.sessions.model import Identity, Record, Status
-from app.main import create_forward_auth
 from tests.waiting import wait_for
 
 ADMIN_KEY = "the-key-of-an-admin"
@@ -32,11 +33,27 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
+def key_entry(name: str, key: str, role: str = "service", **more: Any) -> dict[str, Any]:
+    """A key as API_KEYS has it."""
+    return {"name": name, "sha256": digest(key), "role": role, **more}
+
+
 KEYS = [
-    {"name": "backend", "sha256": digest(SERVICE_KEY), "role": "service"},
-    {"name": "course", "sha256": digest(BOUND_KEY), "role": "service", "user_prefix": "course-"},
-    {"name": "web", "sha256": digest(OWN_LIMITS_KEY), "role": "service", "limits": {"create": "5/minute"}},
+    key_entry("backend", SERVICE_KEY),
+    key_entry("course", BOUND_KEY, user_prefix="course-"),
+    key_entry("web", OWN_LIMITS_KEY, limits={"create": "5/minute"}),
 ]
+
+ASYNC = {"Prefer": "respond-async"}
+LONG_WAIT = {"Prefer": "wait=30"}
+ONCE = {"Idempotency-Key": "once"}
+
+NO_REDIS = "redis://127.0.0.1:1/0"
+"""Where none answers."""
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
 
 
 def keyed(app: Flask, key: str) -> Client:
@@ -52,14 +69,14 @@ def core_of(app: Flask) -> Core:
     return core
 
 
-def forward_auth_of(app: Flask) -> Flask:
-    """What the ingress asks, over the same Redis."""
-    return create_forward_auth(core_of(app).settings)
+def create(client: Client, headers: Mapping[str, str] | None = None, **body: Any) -> Any:
+    """The answer to a creation, by default for ada."""
+    return client.post("/session/create", json={"user_id": "ada", **body}, headers=headers or {})
 
 
-def new_session(client: Client, user_id: str = "ada", **fields: object) -> str:
+def new_session(client: Client, user_id: str = "ada", **fields: Any) -> str:
     """The uuid of a session just created."""
-    answer = client.post("/session/create", json={"user_id": user_id, **fields})
+    answer = create(client, user_id=user_id, **fields)
     assert answer.status_code == 201, answer.text
     return str(answer.json["uuid"])
 
@@ -67,6 +84,11 @@ def new_session(client: Client, user_id: str = "ada", **fields: object) -> str:
 def move(core: Core, uuid: str, to: Status, **changes: object) -> Record:
     """Do what a worker or the observer would: move the session and settle its intent."""
     return core.store.change(uuid, time.time(), to=to, settle=True, **changes).record
+
+
+def terminate(core: Core, uuid: str) -> None:
+    move(core, uuid, Status.TERMINATING)
+    move(core, uuid, Status.TERMINATED)
 
 
 def meanwhile(once: Callable[[], object], change: Callable[[], object]) -> None:
@@ -110,6 +132,37 @@ def add_backup(
         part.commit({"name": name})
     core.backups.add(backup)
     return backup
+
+
+POINT = "p000000000000001"
+
+
+def put_point(core: Core, uuid: str, **values: Any) -> RestorePoint:
+    """A restore point of a minute ago in the index, by default `POINT`."""
+    made: dict[str, Any] = {"id": POINT, "trigger": "sleep", "files": 2, "size": 30, "stored": 4}
+    point = RestorePoint(uuid=uuid, **({"created_at": time.time() - 60} | made | values))
+    core.restore_points.put(uuid, [point])
+    return point
+
+
+def alive(core: Core, workers: int = 1) -> None:
+    """The observer and some workers were heard of just now."""
+    core.heartbeats.observer_alive(time.time())
+    for number in range(workers):
+        core.heartbeats.worker_alive(f"worker{number}", time.time())
+
+
+TEXT = {"Accept": "text/plain"}
+"""How Prometheus asks for metrics."""
+
+
+def samples(text: str) -> Mapping[tuple[str, ...], float]:
+    """Metrics by their names and the values of their labels."""
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
 
 
 def check_problem(answer: object, status: int, code: str) -> dict[str, object]:

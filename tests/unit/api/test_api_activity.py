@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from app.core.composition import Core
 from app.core.redis import keys
@@ -15,22 +14,18 @@ from app.core.sessions.idle_policy import WAKE
 from app.core.sessions.model import Signal, Status
 from app.core.signal_kinds import SIGNALS
 from tests.fake_agent import fake_agent
-from tests.unit.api.helpers import AppMaker, Client, check_problem, move, new_session
-from tests.world import SECRET_KEY
+from tests.unit.api.helpers import Client, check_problem, move, new_session
 
 SHOWN = [WAKE, *SIGNALS]
 
 
 @pytest.fixture
-def app(make_app: AppMaker) -> Flask:
-    return make_app(secret_key=SECRET_KEY, rate_limit_default="10000/minute", rate_limit_create="10000/minute")
-
-
-def active(client: Client, core: Core, **fields: Any) -> str:
-    uuid = new_session(client, **fields)
+def uuid(client: Client, core: Core) -> str:
+    """A session that has been active since now."""
+    made = new_session(client)
     now = time.time()
-    move(core, uuid, Status.ACTIVE, idle_at=now + 900, awake_since=now)
-    return uuid
+    move(core, made, Status.ACTIVE, idle_at=now + 900, awake_since=now)
+    return made
 
 
 def seconds_until(text: str) -> float:
@@ -49,7 +44,8 @@ def activity(client: Client, uuid: str) -> Any:
 
 def test_activity_explains_what_keeps_a_session_up(client: Client, core: Core) -> None:
     """Each signal, when it was last seen, how long it counts, and whether it holds."""
-    uuid = active(client, core, idle_timeout=600)
+    uuid = new_session(client, idle_timeout=600)
+    move(core, uuid, Status.ACTIVE, awake_since=time.time())
     core.activity.write(uuid, {"jobs": Signal(time.time() - 100, detail="make")})
     body = activity(client, uuid)
     assert [each["signal"] for each in body["signals"]] == SHOWN
@@ -66,21 +62,18 @@ def test_activity_explains_what_keeps_a_session_up(client: Client, core: Core) -
     assert 43_000 < seconds_until(body["only_a_person_counts_from"]) <= 43_200
 
 
-def test_activity_of_a_session_that_is_not_up_says_so(client: Client, core: Core) -> None:
-    uuid = new_session(client)
+def test_activity_of_a_session_that_is_not_up_or_never_sleeps_says_so(client: Client, core: Core) -> None:
+    uuid = new_session(client, idle_timeout=0)
     body = activity(client, uuid)
     assert body["verdict"] == {"idle": False, "why": "only an active session can be idle; this one is created"}
     assert (body["sleeps_at"], body["next_check"], body["only_a_person_counts_from"]) == (None, None, None)
-
-
-def test_activity_of_a_session_that_never_sleeps_has_no_times(client: Client, core: Core) -> None:
-    body = activity(client, active(client, core, idle_timeout=0))
+    move(core, uuid, Status.ACTIVE, awake_since=time.time())
+    body = activity(client, uuid)
     assert "never falls asleep" in body["verdict"]["why"]
     assert (body["sleeps_at"], body["next_check"]) == (None, None)
 
 
-def test_a_keepalive_holds_until_its_end_and_can_be_taken_back(client: Client, core: Core) -> None:
-    uuid = active(client, core)
+def test_a_keepalive_holds_until_its_end_and_can_be_taken_back(client: Client, core: Core, uuid: str) -> None:
     answer = keep_up(client, uuid, seconds=3_600)
     assert answer.status_code == 200
     assert (answer.json["action"], answer.json["status"], answer.json["hours"]) == ("keepalive", "active", "")
@@ -92,17 +85,15 @@ def test_a_keepalive_holds_until_its_end_and_can_be_taken_back(client: Client, c
     assert seconds_until(activity(client, uuid)["sleeps_at"]) <= 900
 
 
-def test_a_keepalive_may_name_a_time(client: Client, core: Core) -> None:
+def test_a_keepalive_may_name_a_time(client: Client, uuid: str) -> None:
     """In any zone; one that is past keeps nothing up."""
-    uuid = active(client, core)
     soon = datetime.now(UTC) + timedelta(hours=1)
     assert 3_500 < seconds_until(keep_up(client, uuid, until=soon.isoformat()).json["until"]) <= 3_600
     past = keep_up(client, uuid, until="2020-01-01T00:00:00Z")
     assert (past.status_code, seconds_until(past.json["until"]) < 1) == (200, True)
 
 
-def test_hours_of_the_week_are_kept_with_the_session(client: Client, core: Core) -> None:
-    uuid = active(client, core)
+def test_hours_of_the_week_are_kept_with_the_session(client: Client, uuid: str) -> None:
     answer = keep_up(client, uuid, hours="Mon-Sun 00:00-00:00")
     assert (answer.json["hours"], answer.json["until"]) == ("Mon-Sun 00:00-00:00", None)
     body = activity(client, uuid)
@@ -114,39 +105,27 @@ def test_hours_of_the_week_are_kept_with_the_session(client: Client, core: Core)
 
 @pytest.mark.parametrize(
     "wanted",
-    [
-        {},
-        {"seconds": 5, "hours": "Mon 08:00-09:00"},
-        {"seconds": -1},
-        {"seconds": "60"},
-        {"until": "tomorrow"},
-        {"until": 5},
-        {"hours": "always"},
-        {"days": 1},
-    ],
+    [{}, {"seconds": 5, "hours": "Mon 08:00-09:00"}, {"seconds": -1}, {"seconds": "60"}]
+    + [{"until": "tomorrow"}, {"until": 5}, {"hours": "always"}, {"days": 1}],
 )
-def test_a_keepalive_that_makes_no_sense_is_400(client: Client, core: Core, wanted: dict[str, object]) -> None:
-    uuid = active(client, core)
+def test_a_keepalive_that_makes_no_sense_is_400(client: Client, uuid: str, wanted: dict[str, object]) -> None:
     check_problem(keep_up(client, uuid, **wanted), 400, "invalid_request")
 
 
-def test_a_keepalive_beyond_the_most_is_cut_to_that_and_says_so(client: Client, core: Core) -> None:
-    answer = keep_up(client, active(client, core), seconds=1e8)
+def test_a_keepalive_beyond_the_most_is_cut_to_that_and_says_so(client: Client, uuid: str) -> None:
+    answer = keep_up(client, uuid, seconds=1e8)
     assert 28_790 < seconds_until(answer.json["until"]) <= 28_800
 
 
-def test_a_session_on_its_way_out_can_not_be_kept_up(client: Client, core: Core) -> None:
+def test_a_session_on_its_way_out_can_not_be_kept_up(client: Client, core: Core, uuid: str) -> None:
     """A sleeping one can, for when it is woken; this does not."""
-    uuid = active(client, core)
     move(core, uuid, Status.SLEEPING)
     assert keep_up(client, uuid, seconds=60).json["status"] == "sleeping"
     core.sessions.delete(uuid)
     assert keep_up(client, uuid, seconds=60).status_code == 409
-    check_problem(keep_up(client, "zzzzzzzz", seconds=60), 404, "session_not_found")
 
 
-def test_the_work_at_risk_is_asked_of_an_awake_workspace(client: Client, core: Core) -> None:
-    uuid = active(client, core)
+def test_the_work_at_risk_is_asked_of_an_awake_workspace(client: Client, core: Core, uuid: str) -> None:
     with fake_agent() as agent:
         agent.risk = {"unsaved": {"count": 1, "names": ["a.py"]}, "complete": True}
         assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
@@ -156,12 +135,10 @@ def test_the_work_at_risk_is_asked_of_an_awake_workspace(client: Client, core: C
     assert risk(client, uuid) == (False, None), "it answers no more"
 
 
-def test_the_work_at_risk_of_a_sleeping_session_is_what_was_seen_last(client: Client, core: Core) -> None:
-    uuid = active(client, core)
+def test_the_work_at_risk_of_a_sleeping_session_is_what_was_seen_last(client: Client, core: Core, uuid: str) -> None:
     left = {"jobs": {"count": 2, "names": ["make"]}, "complete": True}
     move(core, uuid, Status.SLEEPING, risk=left)
     assert risk(client, uuid) == (True, left)
-    check_problem(client.get("/session/aaaaaaaa/risk"), 404, "session_not_found")
 
 
 def risk(client: Client, uuid: str) -> tuple[bool, Any]:

@@ -21,17 +21,15 @@ from tests.unit.api.helpers import (
     BOUND_KEY,
     KEYS,
     SERVICE_KEY,
-    AppMaker,
     Client,
     add_backup,
     check_problem,
-    core_of,
-    digest,
+    key_entry,
     keyed,
     move,
     new_session,
+    terminate,
 )
-from tests.world import SECRET_KEY
 
 
 class Stream:
@@ -77,6 +75,8 @@ def test_states_backups_and_ends_of_prompts_of_all_sessions_are_told(client: Cli
         move(core, first, Status.ACTIVE)
         move(core, second, Status.FAILED, reason="no room", reason_code="no_capacity")
         core.events.append(first, "backup", {"status": "failed", "reason": "the disk is full"})
+        done = ("backup", {"status": "done", "name": add_backup(core, first).name, "unreadable": ["/app/x"]})
+        core.store.change(first, time.time(), backup=done[1]["name"], event=done)
         begun = time.time()
         assert stream.told(3) == [(first, "created"), (second, "created"), (first, "active")]
         kind, failed = stream.event()
@@ -89,39 +89,32 @@ def test_states_backups_and_ends_of_prompts_of_all_sessions_are_told(client: Cli
         assert at[:10] == time.strftime("%Y-%m-%d", time.gmtime(begun))
         kind, backup = stream.event()
         assert (kind, backup["reason"]) == ("backup", "the disk is full")
+        kind, backup = stream.event()
+        assert (kind, backup["name"], "unreadable" in backup) == ("backup", done[1]["name"], False)
 
 
-def test_of_prompts_only_the_end_is_told_and_of_the_agents_work_nothing(client: Client, core: Core, uuid: str) -> None:
+def test_of_prompts_the_end_is_told_of_steps_the_archive_and_of_the_agents_work_nothing(
+    client: Client, core: Core, uuid: str
+) -> None:
     with following(client) as stream:
         now = time.time()
         core.inbox.take(uuid, "hello", "m1", now=now)
         core.inbox.delivered(uuid, "m1", now=now)
         core.events.append_all(uuid, [("token", {"text": "x"}), ("tool_call", {"name": "read"}), ("phase", {"ms": 1})])
         core.inbox.finish(uuid, "m1", now=now, reason="the model refused")
-        kind, data = stream.event()
-        assert kind == "message"
-        assert (data["message_id"], data["state"], data["reason"]) == ("m1", "failed", "the model refused")
-
-
-def test_of_a_sessions_steps_the_archive_is_told(client: Client, core: Core, uuid: str) -> None:
-    with following(client) as stream:
         core.events.append_all(uuid, [("phase", {"phase": each, "ms": 1}) for each in ("stopped", "archived")])
-        move(core, uuid, Status.SLEEPING)
+        terminate(core, uuid)
+        kind, data = stream.event()
+        assert (kind, data["message_id"], data["state"]) == ("message", "m1", "failed")
+        assert data["reason"] == "the model refused"
         kind, data = stream.event()
         assert (kind, data["uuid"], data.get("phase"), "ms" in data) == ("phase", uuid, "archived", False)
-
-
-def test_a_deleted_session_is_told_of_to_its_end(client: Client, core: Core, uuid: str) -> None:
-    with following(client) as stream:
-        move(core, uuid, Status.TERMINATING)
-        move(core, uuid, Status.TERMINATED, backup="")
         assert stream.told(2) == [(uuid, "terminating"), (uuid, "terminated")]
 
 
 @pytest.fixture
-def three(app: Flask, client: Client) -> dict[str, str]:
+def three(client: Client, service: Client) -> dict[str, str]:
     """Sessions by who made them: the admin for ada, the service's key for ada and for a user of the bound key."""
-    service = keyed(app, SERVICE_KEY)
     return {
         "admin": new_session(client, "ada", labels={"course": "a", "team": "x"}),
         "service": new_session(service, "ada", labels={"course": "a"}),
@@ -146,13 +139,7 @@ def three(app: Flask, client: Client) -> dict[str, str]:
     ],
 )
 def test_a_key_sees_what_it_may_and_asked_for(
-    app: Flask,
-    core: Core,
-    three: dict[str, str],
-    key: str,
-    query: str,
-    seen: list[str],
-    marker: dict[str, str],
+    app: Flask, core: Core, three: dict[str, str], key: str, query: str, seen: list[str], marker: dict[str, str]
 ) -> None:
     with following(keyed(app, key), query) as stream:
         for uuid in three.values():
@@ -177,35 +164,18 @@ def test_a_foreign_event_id_is_refused(client: Client, event_id: str) -> None:
     check_problem(client.get("/events", headers={"Last-Event-ID": event_id}), 400, "invalid_request")
 
 
-def test_who_has_no_part_in_it_is_refused(make_app: AppMaker) -> None:
-    app = make_app(secret_key=SECRET_KEY)
-    client = keyed(app, ADMIN_KEY)
-    uuid = new_session(client)
-    check_problem(keyed(app, BOUND_KEY).get("/events?user_id=ada"), 403, "forbidden")
-    check_problem(app.test_client().get("/events"), 401, "unauthorized")
-    token = client.post(f"/session/{uuid}/token").json["token"]
-    tenant = app.test_client().get("/events", headers={"Authorization": f"Bearer {token}"})
-    check_problem(tenant, 403, "forbidden")
-
-
 def test_a_stream_resumes_where_it_was_left(client: Client, core: Core, uuid: str) -> None:
+    """One that told nothing by the id of its first event."""
     with following(client) as stream:
-        move(core, uuid, Status.SLEEPING)
+        left = stream.last_id
+    move(core, uuid, Status.SLEEPING)
+    with following(client, Last_Event_ID=left) as stream:
         assert stream.told(1) == [(uuid, "sleeping")]
         left = stream.last_id
     move(core, uuid, Status.WAKING)
     with following(client, Last_Event_ID=left) as stream:
         move(core, uuid, Status.ACTIVE)
         assert stream.told(2) == [(uuid, "waking"), (uuid, "active")]
-
-
-def test_a_stream_that_told_nothing_resumes_too(client: Client, core: Core, uuid: str) -> None:
-    """By the id of its first event."""
-    with following(client) as stream:
-        left = stream.last_id
-    move(core, uuid, Status.SLEEPING)
-    with following(client, Last_Event_ID=left) as stream:
-        assert stream.told(1) == [(uuid, "sleeping")]
 
 
 def test_a_stream_says_that_it_has_lost_events(client: Client, core: Core, uuid: str) -> None:
@@ -223,28 +193,20 @@ def test_a_quiet_stream_has_a_comment_now_and_then(core: Core) -> None:
     assert [next(quiet) for _ in range(2)] == [": still here\n\n"] * 2
 
 
-def test_the_limits_of_streams_hold(make_app: AppMaker) -> None:
-    backend = {"name": "backend", "sha256": digest(SERVICE_KEY), "role": "service", "held_at_once": 1}
-    app = make_app(max_streams=3, held_per_user=1, api_keys=json.dumps([backend, *KEYS[1:]]))
-    admin, service, bound = (keyed(app, key) for key in (ADMIN_KEY, SERVICE_KEY, BOUND_KEY))
+@pytest.mark.settings(
+    max_streams=3,
+    held_per_user=1,
+    api_keys=json.dumps([key_entry("backend", SERVICE_KEY, held_at_once=1), *KEYS[1:]]),
+)
+def test_the_limits_of_streams_hold(client: Client, service: Client, bound: Client, core: Core) -> None:
     with following(service):
         check_problem(service.get("/events"), 429, "too_many_streams")
-        with following(admin, "?user_id=ada"):
-            check_problem(admin.get("/events?user_id=ada"), 429, "too_many_streams")
+        with following(client, "?user_id=ada"):
+            check_problem(client.get("/events?user_id=ada"), 429, "too_many_streams")
             with following(bound):
-                check_problem(admin.get("/events"), 503, "too_many_streams")
-    with following(service), following(admin):
-        assert core_of(app).feed.last_id() == "0-0"
-
-
-def test_a_failed_backup_and_a_done_one_are_as_documented(client: Client, core: Core, uuid: str) -> None:
-    name = add_backup(core, uuid).name
-    with following(client) as stream:
-        lacking = {"unreadable": ["/app/x"]}
-        done = ("backup", {"status": "done", "name": name, **lacking})
-        core.store.change(uuid, time.time(), backup=name, backup_lacks=lacking, event=done)
-        kind, data = stream.event()
-        assert (kind, data["name"], "unreadable" in data) == ("backup", name, False)
+                check_problem(client.get("/events"), 503, "too_many_streams")
+    with following(service), following(client):
+        assert core.feed.last_id() == "0-0"
 
 
 def test_restore_points_and_lost_volumes_are_told(client: Client, core: Core, uuid: str) -> None:
@@ -261,13 +223,13 @@ def test_restore_points_and_lost_volumes_are_told(client: Client, core: Core, uu
         ("rolled_back", {"status": "done", "restore_point": "p000000000000001", "files_of": at, "fell_back": False}),
         ("rolled_back", {"status": "failed", "restore_point": "p000000000000001", "reason": "the store is away"}),
     ]
+    more: dict[str, dict[str, Any]] = {
+        "drill_failed": {"differences": ["a name"]},
+        "restore_point": {"unchanged": False},
+    }
     with following(client) as stream:
         core.events.append(uuid, "restore_point", {**made, "unchanged": True})
         for kind, data in told:
-            more: dict[str, dict[str, Any]] = {
-                "drill_failed": {"differences": ["a name"]},
-                "restore_point": {"unchanged": False},
-            }
             core.events.append(uuid, kind, data | more.get(kind, {}))
         for kind, data in told:
             seen_kind, seen = stream.event()

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import redis
@@ -15,49 +16,40 @@ from app.api.blueprint import rules_of
 from app.core.composition import Core
 from app.core.redis import keys, task_queue
 from app.core.redis.dead_letters import DeadLetter
-from app.core.restore_points.index import RestorePoint
 from app.core.sessions.model import Status
 from app.core.storage.archive_keys import new_key
-from tests.ports import free_port
 from tests.unit.api.helpers import (
     ADMIN_KEY,
+    ASYNC,
     BOUND_KEY,
-    OWN_LIMITS_KEY,
+    KEYS,
+    NO_REDIS,
+    ONCE,
+    POINT,
     SERVICE_KEY,
-    AppMaker,
     Client,
     add_backup,
+    bearer,
     check_problem,
-    core_of,
-    digest,
+    create,
+    key_entry,
     keyed,
     move,
     new_session,
+    put_point,
 )
-from tests.world import SECRET_KEY
 
 NOT_NOTED: frozenset[str] = frozenset()
 """Endpoints that change something and need no entry; each with a reason here."""
 
 READS = {"GET", "HEAD", "OPTIONS"}
-WITHOUT_WAIT = {"Prefer": "respond-async"}
-ROOM = {f"rate_limit_{name}": "10000/minute" for name in ("default", "create", "chat", "wake", "delete")}
 PROMPT = "the secret of the prompt"
 MAKING = ("sessions.create", "backups.restore", "going_back.fork")
-POINT = "p000000000000001"
+SCHOOL = key_entry("school", "school-key", "admin", user_prefix="school-")
 
-
-@pytest.fixture
-def app(make_app: AppMaker) -> Flask:
-    bound_admin = {"name": "school", "sha256": digest("school-key"), "role": "admin", "user_prefix": "school-"}
-    keys_of_all = [
-        bound_admin,
-        {"name": "backend", "sha256": digest(SERVICE_KEY), "role": "service"},
-        {"name": "course", "sha256": digest(BOUND_KEY), "role": "service", "user_prefix": "course-"},
-        {"name": "web", "sha256": digest(OWN_LIMITS_KEY), "role": "service", "limits": {"create": "5/minute"}},
-    ]
-    room = ROOM | {"max_sessions_per_user": 100, "llm_base_url": "http://127.0.0.1:1/v1"}
-    return make_app(secret_key=SECRET_KEY, archive_key=new_key(), api_keys=json.dumps(keys_of_all), **room)
+pytestmark = pytest.mark.settings(
+    archive_key=new_key(), api_keys=json.dumps([SCHOOL, *KEYS]), max_sessions_per_user=100
+)
 
 
 def entries(client: Client, **query: str) -> list[dict[str, Any]]:
@@ -67,10 +59,9 @@ def entries(client: Client, **query: str) -> list[dict[str, Any]]:
     return found
 
 
-def token_holder(app: Flask, client: Client, uuid: str) -> Client:
-    holder: Client = app.test_client()
-    holder.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {client.post(f'/session/{uuid}/token').json['token']}"
-    return holder
+def told(client: Client, *names: str, **query: str) -> list[tuple[Any, ...]]:
+    """These fields of the entries."""
+    return [tuple(entry[name] for name in names) for entry in entries(client, **query)]
 
 
 def mutating(app: Flask) -> Iterator[tuple[str, str, str]]:
@@ -101,14 +92,11 @@ def test_each_of_them_leaves_an_entry(app: Flask, client: Client, core: Core) ->
     for endpoint, method, rule in mutating(app):
         uuid, name = new_session(client), add_backup(core).name
         move(core, uuid, Status.ACTIVE, provisioned=True)
-        core.restore_points.put(
-            uuid,
-            [RestorePoint(id=POINT, uuid=uuid, created_at=1.0, trigger="api", files=1, size=1, stored=1)],
-        )
+        put_point(core, uuid)
         letter = DeadLetter(task=task_queue.BACKUP, args=(uuid,))
         core.dead_letters.add(letter)
         path = rule.replace("<session:uuid>", uuid).replace("<name>", name).replace("<letter_id>", letter.id)
-        headers = WITHOUT_WAIT | {"X-Request-Id": f"of-{endpoint}"}
+        headers = ASYNC | {"X-Request-Id": f"of-{endpoint}"}
         body = bodies.get(endpoint) if method == "POST" else None
         for_admins = endpoint.startswith(("dead_letters.", "recovery."))
         by, role, key = ("api_key", "admin", ADMIN_KEY) if for_admins else ("backend", "service", SERVICE_KEY)
@@ -135,8 +123,8 @@ def test_each_of_them_leaves_an_entry(app: Flask, client: Client, core: Core) ->
         }
 
 
-def test_reads_leave_none(app: Flask, client: Client, core: Core) -> None:
-    uuid, name = new_session(client), add_backup(core).name
+def test_reads_leave_none(client: Client, core: Core, uuid: str) -> None:
+    name = add_backup(core).name
     before = entries(client)
     paths = ["/sessions", "/backups", "/metrics", "/health", "/livez", "/readyz", "/openapi.json", "/docs", "/audit"]
     paths += [f"/session/{uuid}{rest}" for rest in ("", "/status", "/messages", "/activity", "/backups")]
@@ -147,14 +135,13 @@ def test_reads_leave_none(app: Flask, client: Client, core: Core) -> None:
     assert entries(client) == before
 
 
-def test_what_did_not_come_to_be_says_so(app: Flask, client: Client, core: Core) -> None:
+def test_what_did_not_come_to_be_says_so(client: Client) -> None:
     uuid = new_session(client)
     client.post("/session/zzzzzzzz/wake")
     client.post("/session/NOT-A-NAME/wake")
-    client.post("/session/create", json={"user_id": "no blanks"})
+    create(client, user_id="no blanks")
     client.post(f"/session/{uuid}/backup")
-    found = [(each["action"], each["uuid"], each["status"], each["reason"]) for each in entries(client)]
-    assert found[:4] == [
+    assert told(client, "action", "uuid", "status", "reason")[:4] == [
         ("backup", uuid, 409, "illegal_state"),
         ("create", None, 400, "invalid_request"),
         ("wake", None, 404, "session_not_found"),
@@ -165,7 +152,7 @@ def test_what_did_not_come_to_be_says_so(app: Flask, client: Client, core: Core)
 def test_a_deletion_says_what_it_did_without(client: Client) -> None:
     for query, reason in (("", None), ("?backup=false", "backup=false"), ("?backup=partial", "backup=partial")):
         uuid = new_session(client)
-        client.delete(f"/session/{uuid}{query}", headers=WITHOUT_WAIT)
+        client.delete(f"/session/{uuid}{query}", headers=ASYNC)
         assert entries(client, uuid=uuid)[0]["reason"] == reason
     client.delete(f"/session/{uuid}?backup=%3Cscript%3E")
     assert entries(client, uuid=uuid)[0]["reason"] == "invalid_request"
@@ -175,69 +162,67 @@ def test_a_deletion_says_what_it_did_without(client: Client) -> None:
 def test_a_session_made_of_a_backup_says_of_which(client: Client, core: Core) -> None:
     name = add_backup(core).name
     uuid = new_session(client, "bob", restore_from=name)
-    [entry] = entries(client, uuid=uuid)
-    assert (entry["action"], entry["user_id"], entry["reason"]) == ("create", "bob", name)
+    assert told(client, "action", "user_id", "reason", uuid=uuid) == [("create", "bob", name)]
     client.delete(f"/backups/{name}")
-    refused = entries(client)[0]
-    assert (refused["action"], refused["status"], refused["reason"]) == ("delete_backup", 409, f"backup_in_use, {name}")
+    refused = told(client, "action", "status", "reason")[0]
+    assert refused == ("delete_backup", 409, f"backup_in_use, {name}")
 
 
 def test_a_call_that_is_only_answered_again_says_so(client: Client) -> None:
-    headers = {"Idempotency-Key": "once"}
     for _ in range(2):
-        client.post("/session/create", json={"user_id": "ada"}, headers=headers)
-    assert [entry["reason"] for entry in entries(client)] == ["replayed", None]
-    assert len({entry["uuid"] for entry in entries(client)}) == 1
+        uuid = create(client, ONCE).json["uuid"]
+    assert told(client, "uuid", "reason") == [(uuid, "replayed"), (uuid, None)]
 
 
 def test_a_download_in_pieces_is_one_entry(client: Client, core: Core) -> None:
     name = add_backup(core, content=b"x" * 100).name
     for first in range(0, 100, 10):
         client.get(f"/backups/{name}/download", headers={"Range": f"bytes={first}-{first + 9}"}).close()
-    [entry] = entries(client)
-    assert (entry["action"], entry["uuid"], entry["status"], entry["count"]) == ("download", "k3v9x0qa", 206, 10)
+    assert told(client, "action", "uuid", "status", "count") == [("download", "k3v9x0qa", 206, 10)]
 
 
-def test_what_a_tenant_does_with_its_token_names_the_session(app: Flask, client: Client) -> None:
-    uuid = new_session(client)
-    holder = token_holder(app, client, uuid)
+def test_what_a_tenant_does_with_its_token_names_the_session(client: Client, holder: Client, uuid: str) -> None:
     for _ in range(5):
-        holder.post(f"/session/{uuid}/chat", json={"message": PROMPT}, headers=WITHOUT_WAIT)
-    [entry] = entries(client, key=f"session:{uuid}")
-    assert (entry["action"], entry["role"], entry["status"], entry["count"]) == ("prompt", "session", 202, 5)
+        holder.post(f"/session/{uuid}/chat", json={"message": PROMPT}, headers=ASYNC)
+    found = told(client, "action", "role", "status", "count", key=f"session:{uuid}")
+    assert found == [("prompt", "session", 202, 5)]
 
 
 def test_no_entry_and_no_line_has_a_secret_or_a_prompt(
-    app: Flask, client: Client, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+    client: Client, stranger: Client, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="app.audit"):
         uuid = new_session(client)
         token = client.post(f"/session/{uuid}/token").json["token"]
         link = client.post(f"/session/{uuid}/open").json["url"].rpartition("=")[2]
-        client.post(f"/session/{uuid}/chat", json={"message": PROMPT}, headers=WITHOUT_WAIT)
-        app.test_client().get("/sessions", headers={"X-API-Key": "a-wrong-key"})
-        app.test_client().get("/sessions", headers={"Authorization": "Bearer a-wrong-token"})
+        client.post(f"/session/{uuid}/chat", json={"message": PROMPT}, headers=ASYNC)
+        stranger.get("/sessions", headers={"X-API-Key": "a-wrong-key"})
+        stranger.get("/sessions", headers=bearer("a-wrong-token"))
     kept = str([redis_client.xrange(name) for name in (keys.AUDIT, keys.AUDIT_REPEATED)])
-    logged = str([vars(record) for record in caplog.records if record.name == "app.audit"])
+    logged = str(logged_by(caplog))
     assert kept.count("unauthorized") == 1 and uuid in kept and uuid in logged
     for secret in (token, link, PROMPT, ADMIN_KEY, "a-wrong-key", "a-wrong-token"):
         assert secret not in kept + logged
 
 
+def logged_by(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [vars(record) for record in caplog.records if record.name == "app.audit"]
+
+
 # Refusals
 
 
-def test_refusals_have_entries_whatever_was_asked(app: Flask, client: Client) -> None:
-    uuid = new_session(client)
-    holder = token_holder(app, client, uuid)
-    app.test_client().get("/sessions")
-    app.test_client().post(f"/session/{uuid}/open")
-    keyed(app, SERVICE_KEY).get("/backups")
+def test_refusals_have_entries_whatever_was_asked(
+    client: Client, service: Client, stranger: Client, holder: Client, uuid: str
+) -> None:
+    stranger.get("/sessions")
+    stranger.post(f"/session/{uuid}/open")
+    service.get("/backups")
     holder.post(f"/session/{uuid}/token")
     client.post(f"/session/{uuid}/revoke")
     holder.get(f"/session/{uuid}")
-    found = [(e["action"], e["by"], e["uuid"], e["status"], e["reason"]) for e in entries(client) if e["status"] > 400]
-    assert found == [
+    found = told(client, "action", "by", "uuid", "status", "reason")
+    assert [each for each in found if each[3] > 400] == [
         ("read", f"session:{uuid}", uuid, 401, "unauthorized"),
         ("token", f"session:{uuid}", uuid, 403, "forbidden"),
         ("read", "backend", None, 403, "forbidden"),
@@ -246,51 +231,52 @@ def test_refusals_have_entries_whatever_was_asked(app: Flask, client: Client) ->
     ]
 
 
-def test_refusals_of_one_caller_count_in_one_entry(app: Flask, client: Client, redis_client: redis.Redis) -> None:
-    stranger = app.test_client()
+def test_refusals_of_one_caller_count_in_one_entry(client: Client, stranger: Client, redis_client: redis.Redis) -> None:
     for _ in range(8):
         stranger.get("/sessions", headers={"X-API-Key": "guess"})
-    [entry] = entries(client)
-    assert (entry["by"], entry["role"], entry["count"]) == ("anonymous", "anonymous", 8)
+    assert told(client, "by", "role", "count") == [("anonymous", "anonymous", 8)]
     assert redis_client.xlen(keys.AUDIT) == 0
 
 
-def test_who_asks_too_often_is_one_entry(make_app: AppMaker) -> None:
-    app = make_app(rate_limit_wake="2/minute")
-    client = keyed(app, SERVICE_KEY)
+@pytest.mark.settings(rate_limit_wake="2/minute")
+def test_who_asks_too_often_is_one_entry(client: Client, service: Client) -> None:
     for _ in range(6):
-        client.post("/session/zzzzzzzz/wake")
-    found = [(e["status"], e["reason"], e["count"]) for e in entries(keyed(app, ADMIN_KEY))]
-    assert found == [(429, "rate_limited", 4), (404, "session_not_found", 1), (404, "session_not_found", 1)]
+        service.post("/session/zzzzzzzz/wake")
+    unknown = (404, "session_not_found", 1)
+    assert told(client, "status", "reason", "count") == [(429, "rate_limited", 4), unknown, unknown]
 
 
-def test_the_address_is_the_one_behind_trusted_proxies(make_app: AppMaker) -> None:
-    told = {"X-Forwarded-For": "198.51.100.1, 203.0.113.9"}
-    for proxies, address in ((0, "127.0.0.1"), (1, "203.0.113.9")):
-        app = make_app(trusted_proxies=proxies)
-        keyed(app, ADMIN_KEY).post("/session/zzzzzzzz/wake", headers=told)
-        assert entries(keyed(app, ADMIN_KEY))[0]["address"] == address
+@pytest.mark.parametrize(
+    "address",
+    [
+        pytest.param("127.0.0.1", marks=pytest.mark.settings(trusted_proxies=0)),
+        pytest.param("203.0.113.9", marks=pytest.mark.settings(trusted_proxies=1)),
+    ],
+)
+def test_the_address_is_the_one_behind_trusted_proxies(client: Client, address: str) -> None:
+    client.post("/session/zzzzzzzz/wake", headers={"X-Forwarded-For": "198.51.100.1, 203.0.113.9"})
+    assert told(client, "address") == [(address,)]
 
 
 # Reading it
 
 
-def test_only_an_admin_key_that_is_bound_to_no_users_reads_it(app: Flask, client: Client) -> None:
-    uuid = new_session(client)
-    check_problem(app.test_client().get("/audit"), 401, "unauthorized")
-    callers = [keyed(app, key) for key in (SERVICE_KEY, BOUND_KEY, "school-key")]
-    for each in (*callers, token_holder(app, client, uuid)):
+def test_only_an_admin_key_that_is_bound_to_no_users_reads_it(
+    app: Flask, client: Client, stranger: Client, holder: Client, uuid: str
+) -> None:
+    check_problem(stranger.get("/audit"), 401, "unauthorized")
+    for each in (*(keyed(app, key) for key in (SERVICE_KEY, BOUND_KEY, "school-key")), holder):
         check_problem(each.get("/audit"), 403, "forbidden")
         check_problem(each.get(f"/audit?uuid={uuid}"), 403, "forbidden")
     assert client.get("/audit").status_code == 200
 
 
-def test_it_is_asked_for_one_session_or_one_caller(app: Flask, client: Client) -> None:
-    first, second = new_session(client), new_session(keyed(app, SERVICE_KEY))
+def test_it_is_asked_for_one_session_or_one_caller(client: Client, service: Client) -> None:
+    first, second = new_session(client), new_session(service)
     client.post(f"/session/{second}/wake")
-    assert [entry["action"] for entry in entries(client, uuid=second)] == ["wake", "create"]
-    assert [entry["uuid"] for entry in entries(client, key="backend")] == [second]
-    assert [entry["action"] for entry in entries(client, uuid=second, key="api_key")] == ["wake"]
+    assert told(client, "action", uuid=second) == [("wake",), ("create",)]
+    assert told(client, "uuid", key="backend") == [(second,)]
+    assert told(client, "action", uuid=second, key="api_key") == [("wake",)]
     assert entries(client, uuid=first, key="nobody") == []
 
 
@@ -319,60 +305,43 @@ def test_what_it_does_not_know_is_400(client: Client, query: str) -> None:
 
 
 def test_a_call_is_carried_out_though_its_entry_is_not_written(
-    client: Client, core: Core, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    client: Client, core: Core, uuid: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(**_: object) -> None:
-        raise redis.ConnectionError("gone")
-
-    uuid = new_session(client)
-    monkeypatch.setattr(core.audit, "_add", fail)
+    monkeypatch.setattr(core.audit, "_add", Mock(side_effect=redis.ConnectionError("gone")))
     with caplog.at_level(logging.INFO, logger="app.audit"):
         assert client.post(f"/session/{uuid}/open").status_code == 200
-    [line] = [vars(record) for record in caplog.records if record.name == "app.audit"]
-    assert (line["levelname"], line["kept"], line["action"], line["uuid"], line["by"], line["address"]) == (
-        "WARNING",
-        False,
-        "open",
-        uuid,
-        "api_key",
-        "127.0.0.1",
-    )
+    [line] = logged_by(caplog)
+    shown = [line[name] for name in ("levelname", "kept", "action", "uuid", "by", "address")]
+    assert shown == ["WARNING", False, "open", uuid, "api_key", "127.0.0.1"]
 
 
+@pytest.mark.settings(redis_url=NO_REDIS)
 def test_without_redis_nobody_waits_for_it_twice(
-    make_app: AppMaker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    client: Client, core: Core, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = make_app(redis_url=f"redis://127.0.0.1:{free_port()}/0")
-    written: list[object] = []
-    monkeypatch.setattr(core_of(app).audit, "_add", lambda **given: written.append(given))
+    written = Mock()
+    monkeypatch.setattr(core.audit, "_add", written)
     with caplog.at_level(logging.INFO, logger="app.audit"):
-        check_problem(keyed(app, ADMIN_KEY).post("/session/zzzzzzzz/wake"), 503, "state_unavailable")
-    [line] = [vars(record) for record in caplog.records if record.name == "app.audit"]
+        check_problem(client.post("/session/zzzzzzzz/wake"), 503, "state_unavailable")
+    [line] = logged_by(caplog)
     assert (line["kept"], line["action"], line["status"], line["reason"]) == (False, "wake", "503", "state_unavailable")
-    assert written == []
+    written.assert_not_called()
 
 
 def test_a_call_whose_process_ends_before_its_answer_has_an_entry(
-    client: Client, core: Core, monkeypatch: pytest.MonkeyPatch
+    client: Client, core: Core, uuid: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waited for the deletion when the service was stopped: what it asked for is done."""
-    uuid = new_session(client)
-    wait = type(core.sessions).wait
-
-    def stop(*_: object) -> None:
-        raise SystemExit
-
-    monkeypatch.setattr(type(core.sessions), "wait", stop)
-    with pytest.raises(SystemExit):
+    with monkeypatch.context() as stopping, pytest.raises(SystemExit):
+        stopping.setattr(type(core.sessions), "wait", Mock(side_effect=SystemExit))
         client.delete(f"/session/{uuid}?backup=false")
-    monkeypatch.setattr(type(core.sessions), "wait", wait)
     assert core.store.get(uuid).status is Status.TERMINATING
-    entry = entries(client, uuid=uuid)[0]
-    assert (entry["action"], entry["status"], entry["reason"]) == ("delete", None, "no_answer, backup=false")
+    assert told(client, "action", "status", "reason", uuid=uuid)[0] == ("delete", None, "no_answer, backup=false")
 
 
-def commands(core: Core, monkeypatch: pytest.MonkeyPatch, call: Any) -> int:
-    """How often Redis is asked in a call."""
+def test_an_entry_costs_one_round_trip_and_a_read_none(
+    client: Client, core: Core, uuid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[object] = []
     execute = redis.Redis.execute_command
 
@@ -380,25 +349,14 @@ def commands(core: Core, monkeypatch: pytest.MonkeyPatch, call: Any) -> int:
         asked.append(command)
         return execute(client, *command, **options)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(redis.Redis, "execute_command", note)
-        assert call().status_code == 200
-    return len(asked)
+    def costs(method: str, path: str) -> int:
+        """How often Redis is asked in a call."""
+        asked.clear()
+        assert client.open(f"/session/{uuid}{path}", method=method).status_code == 200
+        return len(asked)
 
-
-def test_an_entry_costs_one_round_trip_and_a_read_none(
-    client: Client, core: Core, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uuid = new_session(client)
-
-    def wake() -> Any:
-        return client.post(f"/session/{uuid}/wake")
-
-    def show() -> Any:
-        return client.get(f"/session/{uuid}")
-
-    wake()
-    with_entry, read = commands(core, monkeypatch, wake), commands(core, monkeypatch, show)
+    monkeypatch.setattr(redis.Redis, "execute_command", note)
+    costs("POST", "/wake")
+    with_entry, read = costs("POST", "/wake"), costs("GET", "")
     monkeypatch.setattr(core.audit, "note", lambda *_, **__: None)
-    assert with_entry == commands(core, monkeypatch, wake) + 1
-    assert read == commands(core, monkeypatch, show)
+    assert (with_entry, read) == (costs("POST", "/wake") + 1, costs("GET", ""))

@@ -5,23 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flask import Flask
 from werkzeug.datastructures import Headers
 
 from app.core.access.forwarded_request import client_address
 from app.core.composition import Core
 from app.core.sessions.model import Status
 from app.process.settings import Settings
-from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, forward_auth_of, move
+from tests.unit.api.helpers import ADMIN_KEY, Client, bearer, move
 from tests.unit.api.visitors import HANDSHAKE, NAVIGATION, POLL, Visitor, asked_by_nginx, link
-from tests.world import SECRET_KEY
 
 THERE = {"X-Forwarded-For": "203.0.113.9"}
-
-
-@pytest.fixture
-def app(make_app: AppMaker) -> Flask:
-    return make_app(rate_limit_default="10000/minute", rate_limit_create="10000/minute", secret_key=SECRET_KEY)
 
 
 def visits(client: Client, by: str = "visitor") -> list[tuple[Any, ...]]:
@@ -43,8 +36,7 @@ def test_who_follows_a_link_has_an_entry_and_what_they_do_then_has_none(
     assert (entered["role"], entered["user_id"], len(entered["request_id"])) == ("visitor", "ada", 32)
 
 
-def test_behind_nginx_it_is_the_same(app: Flask, client: Client, uuid: str) -> None:
-    forward_auth = forward_auth_of(app).test_client(use_cookies=False)
+def test_behind_nginx_it_is_the_same(client: Client, forward_auth: Client, uuid: str) -> None:
     told = asked_by_nginx(f"vs-code-{uuid}.localhost", link(client, uuid), **(NAVIGATION | THERE))
     assert forward_auth.get("/auth/verify", **told).status_code == 401
     assert visits(client) == [("enter", uuid, "203.0.113.9", 302, None, 1)]
@@ -83,11 +75,10 @@ def test_refusals_at_forward_auth_count_in_one_entry(client: Client, uuid: str, 
     ]
 
 
-def test_a_prompt_straight_to_the_agent_has_an_entry(app: Flask, client: Client, uuid: str) -> None:
-    visitor = Visitor(app, uuid)
+def test_a_prompt_straight_to_the_agent_has_an_entry(client: Client, visitor: Visitor, uuid: str) -> None:
     token = client.post(f"/session/{uuid}/token").json["token"]
     for method, path in (("GET", "history"), ("POST", "chat"), ("POST", "chat"), ("POST", "cancel")):
-        for shown in ({"Authorization": f"Bearer {token}"}, {"X-API-Key": ADMIN_KEY}):
+        for shown in (bearer(token), {"X-API-Key": ADMIN_KEY}):
             answer = visitor.visit(f"/chat/{uuid}/{path}", method, host="api.localhost", **shown, **THERE)
             assert answer.status_code == 200
     expected = [

@@ -8,7 +8,6 @@ import time
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from app.api.costs import harmless
 from app.core.composition import Core
@@ -16,18 +15,12 @@ from app.core.costs.usage import day_number
 from app.core.prompts.token_usage import Tokens, TokenUsage
 from app.core.redis import keys
 from app.core.sessions.change import Intervals
-from app.core.sessions.model import Status
 from tests.unit.api.helpers import (
-    ADMIN_KEY,
-    BOUND_KEY,
-    SERVICE_KEY,
-    AppMaker,
+    ASYNC,
     Client,
     add_backup,
     check_problem,
-    core_of,
-    keyed,
-    move,
+    create,
     new_session,
 )
 
@@ -66,7 +59,10 @@ def rows(client: Client, query: str) -> list[dict[str, Any]]:
     return list(answer.json["rows"])
 
 
-def test_a_session_shows_what_it_used_and_what_that_costs(client: Client, booked: dict[str, str]) -> None:
+def test_a_session_shows_what_it_used_on_each_day_and_what_that_costs(
+    client: Client, core: Core, booked: dict[str, str]
+) -> None:
+    """Also when it is gone."""
     answer = client.get(f"/session/{booked['ada']}/cost?{MONTH}").json
     assert answer["compute_seconds"] == {"standard": 3_600.0}
     assert answer["storage_gib_hours"] == 10.0
@@ -84,21 +80,14 @@ def test_a_session_shows_what_it_used_and_what_that_costs(client: Client, booked
     assert answer["saved_dollars"] == hour
     assert (answer["from"], answer["to"], answer["user_id"]) == ("2026-01-01", "2026-01-31", "ada")
     assert answer["prices"]["million_tokens"]["gpt-5-mini"] == {"prompt": 0.25, "completion": 2.0}
-
-
-def test_a_session_shows_each_day_that_it_was_used(client: Client, booked: dict[str, str]) -> None:
-    answer = client.get(f"/session/{booked['ada']}/cost?{MONTH}").json
     days = [each["day"] for each in answer["days"]]
     assert days == sorted(set(days))
     assert sum(each["compute_seconds"].get("standard", 0.0) for each in answer["days"]) == 3_600.0
-    assert sum(each["dollars"]["total"] for each in answer["days"]) == pytest.approx(
-        answer["dollars"]["total"], abs=1e-5
-    )
-
-
-def test_costs_are_shown_when_the_session_is_gone(client: Client, core: Core, booked: dict[str, str]) -> None:
+    total = sum(each["dollars"]["total"] for each in answer["days"])
+    assert total == pytest.approx(answer["dollars"]["total"], abs=1e-5)
     core.redis.delete(keys.SESSION.format(uuid=booked["ada"]))
-    assert client.get(f"/session/{booked['ada']}/cost?{MONTH}").json["compute_seconds"] == {"standard": 3_600.0}
+    gone = client.get(f"/session/{booked['ada']}/cost?{MONTH}").json
+    assert gone["compute_seconds"] == {"standard": 3_600.0}
     assert client.get(f"/session/{booked['ada']}").status_code == 404
 
 
@@ -109,21 +98,13 @@ def test_what_runs_counts_until_now(client: Client, core: Core) -> None:
     assert client.get(f"/session/{uuid}/cost?{days}").json["compute_seconds"]["standard"] >= 60
 
 
-def test_who_may_not_see_a_session_is_not_told_what_it_costs(app: Flask, booked: dict[str, str]) -> None:
-    bound = keyed(app, BOUND_KEY)
-    check_problem(bound.get(f"/session/{booked['ada']}/cost"), 404, "session_not_found")
-    check_problem(bound.get("/session/zzzzzzzz/cost"), 404, "session_not_found")
-    check_problem(bound.get("/session/UPPER/cost"), 404, "session_not_found")
-    assert bound.get(f"/session/{booked['eve']}/cost").status_code == 200
-
-
-def test_keys_see_their_users_only(app: Flask, booked: dict[str, str]) -> None:
-    bound, service = keyed(app, BOUND_KEY), keyed(app, SERVICE_KEY)
-    check_problem(bound.get(f"/costs?{MONTH}"), 403, "forbidden")
-    check_problem(bound.get(f"/costs?{MONTH}&user_id=ada"), 403, "forbidden")
+def test_keys_see_their_users_only(service: Client, bound: Client, booked: dict[str, str]) -> None:
+    for query in ("", "&user_id=ada"):
+        check_problem(bound.get(f"/costs?{MONTH}{query}"), 403, "forbidden")
     check_problem(service.get(f"/costs?{MONTH}"), 403, "forbidden")
     assert [row["uuid"] for row in rows(bound, f"{MONTH}&user_id=course-eve")] == [booked["eve"]]
     assert len(rows(service, f"{MONTH}&user_id=ada")) == 2
+    assert bound.get(f"/session/{booked['eve']}/cost").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -179,17 +160,21 @@ def test_pages_hold_every_row_once(client: Client, core: Core, booked: dict[str,
     assert seen == whole != []
 
 
-def test_csv_has_the_same_rows(client: Client, booked: dict[str, str]) -> None:
-    answer = client.get(f"/costs?{MONTH}&limit=2", headers={"Accept": "text/csv"})
+def csv_of(client: Client, query: str) -> list[dict[str, str]]:
+    answer = client.get(f"/costs?{query}", headers={"Accept": "text/csv"})
     assert answer.content_type == "text/csv; charset=utf-8"
-    assert answer.headers["Next-Cursor"]
-    lines = list(csv.DictReader(io.StringIO(answer.text)))
-    shown = rows(client, f"{MONTH}&limit=2")
+    return list(csv.DictReader(io.StringIO(answer.text)))
+
+
+@pytest.mark.usefixtures("booked")
+def test_csv_has_the_same_rows(client: Client) -> None:
+    query = f"{MONTH}&limit=2"
+    assert client.get(f"/costs?{query}", headers={"Accept": "text/csv"}).headers["Next-Cursor"]
+    lines, shown = csv_of(client, query), rows(client, query)
     assert [line["uuid"] for line in lines] == [row["uuid"] for row in shown]
     assert [float(line["total_dollars"]) for line in lines] == [row["dollars"]["total"] for row in shown]
-    assert [int(line["prompt_tokens"]) for line in lines] == [
-        sum(each["prompt"] for each in row["tokens"].values()) for row in shown
-    ]
+    prompts = [sum(each["prompt"] for each in row["tokens"].values()) for row in shown]
+    assert [int(line["prompt_tokens"]) for line in lines] == prompts
 
 
 def test_csv_without_rows_has_its_columns(client: Client) -> None:
@@ -197,21 +182,21 @@ def test_csv_without_rows_has_its_columns(client: Client) -> None:
     assert answer.text.strip().startswith("compute_seconds,")
 
 
-def test_no_cell_of_a_csv_is_a_formula(client: Client, booked: dict[str, str]) -> None:
+@pytest.mark.usefixtures("booked")
+def test_no_cell_of_a_csv_is_a_formula(client: Client) -> None:
     """A label's value, and a user's name, are what a tenant chose."""
-    answer = client.get(f"/costs?{MONTH}&group_by=label:course", headers={"Accept": "text/csv"})
-    labels = {line["label"] for line in csv.DictReader(io.StringIO(answer.text))}
-    assert labels == {"b", "'=1+1", ""}
+    assert {line["label"] for line in csv_of(client, f"{MONTH}&group_by=label:course")} == {"b", "'=1+1", ""}
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
-def test_what_begins_like_a_formula_is_marked_as_text(cell: str) -> None:
-    assert harmless(cell) == f"'{cell}"
-
-
-@pytest.mark.parametrize("cell", ["ada", 1.5, 0, None, '{"a": "=1"}'])
-def test_all_else_stays(cell: object) -> None:
-    assert harmless(cell) == cell
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [
+        *((cell, f"'{cell}") for cell in ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1")),
+        *((cell, cell) for cell in ("ada", 1.5, 0, None, '{"a": "=1"}')),
+    ],
+)
+def test_what_begins_like_a_formula_is_marked_as_text_and_all_else_stays(cell: object, shown: object) -> None:
+    assert harmless(cell) == shown
 
 
 @pytest.mark.parametrize(
@@ -233,9 +218,9 @@ def test_a_malformed_query_names_its_field(client: Client, query: str, field: st
     assert field in check_problem(client.get(f"/costs?{query}"), 400, "invalid_request")["errors"]  # type: ignore[operator]
 
 
-def test_a_foreign_cursor_is_refused(client: Client) -> None:
-    for by in ("session", "user"):
-        check_problem(client.get(f"/costs?cursor=!!&group_by={by}"), 400, "invalid_request")
+@pytest.mark.parametrize("by", ["session", "user"])
+def test_a_foreign_cursor_is_refused(client: Client, by: str) -> None:
+    check_problem(client.get(f"/costs?cursor=!!&group_by={by}"), 400, "invalid_request")
 
 
 def test_backups_of_a_session_that_is_long_gone_cost(client: Client, core: Core) -> None:
@@ -255,8 +240,7 @@ def test_restore_points_are_shown_with_their_cost(client: Client, core: Core) ->
     core.store.change(uuid, NEW_YEAR, ledger=Intervals(points_until=NEW_YEAR + 73 * HOUR))
     answer = client.get(f"/session/{uuid}/cost?{MONTH}").json
     assert (answer["point_gib_hours"], answer["dollars"]["points"]) == (73.0, 0.002)
-    header, line = client.get(f"/costs?{MONTH}", headers={"Accept": "text/csv"}).text.splitlines()
-    cells = dict(zip(header.split(","), line.split(","), strict=True))
+    [cells] = csv_of(client, MONTH)
     assert (cells["point_gib_hours"], cells["points_dollars"]) == ("73.0", "0.002")
 
 
@@ -268,24 +252,19 @@ def test_metrics_show_costs_without_a_user_or_session(client: Client, booked: di
     assert not any(each in text for each in (*booked.values(), "ada"))
 
 
-def test_over_budget_calls_are_403_and_sleep_and_delete_work(make_app: AppMaker) -> None:
-    app = make_app(budget_per_user=1.0, llm_base_url="http://127.0.0.1:1/v1", secret_key="k" * 40)
-    client, core = keyed(app, ADMIN_KEY), core_of(app)
-    uuid = new_session(client)
-    move(core, uuid, Status.ACTIVE)
+@pytest.mark.settings(budget_per_user=1.0)
+def test_over_budget_calls_are_403_and_sleep_and_delete_work(client: Client, core: Core, uuid: str) -> None:
     TokenUsage(core.redis).add(uuid, "ada", Tokens(0, 1_000_000), time.time(), "gpt-5")
-    body = check_problem(client.post("/session/create", json={"user_id": "ada"}), 403, "budget_exceeded")
+    body = check_problem(create(client), 403, "budget_exceeded")
     assert "first of the next month" in str(body["detail"])
-    check_problem(client.post(f"/session/{uuid}/wake"), 403, "budget_exceeded")
-    check_problem(client.post(f"/session/{uuid}/scale-up"), 403, "budget_exceeded")
-    check_problem(client.post(f"/session/{uuid}/chat", json={"message": "go on"}), 403, "budget_exceeded")
     backup = add_backup(core, uuid)
-    check_problem(client.post(f"/backups/{backup.name}/restore"), 403, "budget_exceeded")
-    assert client.post("/session/create", json={"user_id": "bob"}).status_code == 201
+    for path in (f"/session/{uuid}/wake", f"/session/{uuid}/scale-up", f"/backups/{backup.name}/restore"):
+        check_problem(client.post(path), 403, "budget_exceeded")
+    check_problem(client.post(f"/session/{uuid}/chat", json={"message": "go on"}), 403, "budget_exceeded")
+    assert create(client, user_id="bob").status_code == 201
     assert client.post(f"/session/{uuid}/sleep").status_code == 200
-    assert client.delete(f"/session/{uuid}", headers={"Prefer": "respond-async"}).status_code == 202
+    assert client.delete(f"/session/{uuid}", headers=ASYNC).status_code == 202
 
 
-def test_a_session_notes_which_key_created_it(app: Flask, core: Core) -> None:
-    uuid = new_session(keyed(app, SERVICE_KEY))
-    assert core.store.get(uuid).made_by == "backend"
+def test_a_session_notes_which_key_created_it(service: Client, core: Core) -> None:
+    assert core.store.get(new_session(service)).made_by == "backend"

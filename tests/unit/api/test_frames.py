@@ -17,8 +17,8 @@ from app.core.composition import Core
 from app.core.sessions.model import Record, Status
 from app.main import create_app
 from app.process.settings import Settings, SettingsError
-from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, check_problem, forward_auth_of, keyed, move, new_session
-from tests.unit.api.visitors import HANDSHAKE, NAVIGATION, POLL, Visitor, asked, asked_by_nginx, link
+from tests.unit.api.helpers import AppMaker, Client, check_problem, move
+from tests.unit.api.visitors import BACKGROUND, HANDSHAKE, NAVIGATION, POLL, Visitor, asked, asked_by_nginx, link
 from tests.world import SECRET_KEY
 
 NOW = 1_763_625_600.0
@@ -31,17 +31,14 @@ RECORD = Record(uuid=UUID, user_id="ada", created_at=NOW, status=Status.ACTIVE, 
 COOKIE = AccessToken(Kind.COOKIE, UUID, 2, NOW, NOW + 43_200)
 EMBEDDED = replace(COOKIE, kind=Kind.FRAME)
 
+pytestmark = pytest.mark.settings(embed_origins=NAMED)
+
 FRAME = NAVIGATION | {"Sec-Fetch-Dest": "iframe"}
 """A navigation of an iframe, but for whose page it is in."""
 
 WITHIN = {
     "fetch": POLL | {"Sec-Fetch-Site": "same-origin"},
-    "script": {
-        "Sec-Fetch-Mode": "no-cors",
-        "Sec-Fetch-Dest": "script",
-        "Sec-Fetch-Site": "same-origin",
-        "Accept": "*/*",
-    },
+    "script": BACKGROUND["script"] | {"Sec-Fetch-Site": "same-origin"},
     "worker": {"Sec-Fetch-Mode": "same-origin", "Sec-Fetch-Dest": "worker", "Sec-Fetch-Site": "same-origin"},
     "frame": FRAME | {"Sec-Fetch-Site": "same-origin", "Referer": f"{OWN}/"},
     "socket": HANDSHAKE | {"Origin": OWN},
@@ -114,7 +111,7 @@ def test_no_other_page_shows_it_whatever_it_brings(site: str, referer: str) -> N
 
 @pytest.mark.parametrize("dest", ["embed", "object", "frame", "fencedframe"])
 def test_only_an_iframe_shows_it(dest: str) -> None:
-    assert decision(visit(framed(PRODUCT) | {"Sec-Fetch-Dest": dest}), COOKIE).outcome is Outcome.FRAMED
+    assert decision(visit(framed(PRODUCT) | {"Sec-Fetch-Dest": dest}), COOKIE) == AccessDecision(Outcome.FRAMED)
 
 
 def test_where_no_page_is_named_none_shows_it() -> None:
@@ -183,12 +180,6 @@ def test_a_frames_cookie_is_renewed_as_one() -> None:
     assert not decision(visit(WITHIN["socket"]), EMBEDDED, now=later).renew
 
 
-@pytest.fixture
-def app(make_app: AppMaker) -> Flask:
-    limits = {"rate_limit_default": "10000/minute", "rate_limit_create": "10000/minute"}
-    return make_app(**limits, secret_key=SECRET_KEY, embed_origins=NAMED)
-
-
 def test_a_frame_is_given_a_cookie_of_its_own(client: Client, uuid: str, visitor: Visitor) -> None:
     """Which the browser keeps for the site that shows it, and the workspace never sees."""
     entered = visitor.visit(link(client, uuid), **framed(PRODUCT))
@@ -209,14 +200,12 @@ def test_a_frame_is_given_a_cookie_of_its_own(client: Client, uuid: str, visitor
 
 
 def test_a_refusal_within_a_frame_says_why_and_which_setting_helps(
-    client: Client, core: Core, uuid: str, visitor: Visitor, make_app: AppMaker
+    client: Client, uuid: str, visitor: Visitor, make_app: AppMaker
 ) -> None:
     """Any page may show it: it holds nothing and has nothing to click on. A link that came along is good as before."""
     path = link(client, uuid)
-    for app in (visitor.client.application, forward_auth_of(make_app(secret_key=SECRET_KEY))):
-        stranger = Visitor(visitor.client.application, uuid)
-        stranger.client = app.test_client(use_cookies=False)
-        page = stranger.visit(path, **framed(STRANGER))
+    for app in (client.application, make_app(secret_key=SECRET_KEY)):
+        page = Visitor(app, uuid).visit(path, **framed(STRANGER))
         assert (page.status_code, page.mimetype) == (403, "text/html")
         assert "EMBED_ORIGINS" in page.text
         assert re.findall(r"<(?:a|form|button|script|img)\b", page.text) == []
@@ -235,18 +224,15 @@ def test_forward_auths_own_pages_are_shown_by_named_pages_only(
     for headers in (framed(PRODUCT), NAVIGATION):
         page = visitor.visit(**headers)
         assert page.headers["Content-Security-Policy"].endswith(f"frame-ancestors {PRODUCT} {SECOND}")
-    unnamed = keyed(make_app(secret_key=SECRET_KEY), ADMIN_KEY)
-    page = Visitor(unnamed.application, uuid).navigate()
+    page = Visitor(make_app(secret_key=SECRET_KEY), uuid).navigate()
     assert page.headers["Content-Security-Policy"].endswith("frame-ancestors 'none'")
 
 
-def test_nginx_leads_a_frame_back_and_to_the_reason(make_app: AppMaker) -> None:
+def test_nginx_leads_a_frame_back_and_to_the_reason(
+    app: Flask, client: Client, forward_auth: Client, uuid: str
+) -> None:
     """A redirect keeps the page's name that a frame is known by."""
-    app = make_app(secret_key=SECRET_KEY, embed_origins=NAMED)
-    client = keyed(app, ADMIN_KEY)
-    uuid = new_session(client)
-    own = f"vs-code-{uuid}.localhost"
-    forward_auth, api = forward_auth_of(app).test_client(use_cookies=False), app.test_client(use_cookies=False)
+    own, api = f"vs-code-{uuid}.localhost", app.test_client(use_cookies=False)
 
     def led(uri: str, headers: dict[str, str]) -> Any:
         told = forward_auth.get("/auth/verify", **asked_by_nginx(own, uri, **headers))
@@ -264,16 +250,8 @@ def test_nginx_leads_a_frame_back_and_to_the_reason(make_app: AppMaker) -> None:
 
 @pytest.mark.parametrize(
     "origins",
-    [
-        "*",
-        "app.example.com",
-        f"{PRODUCT}/page",
-        "null",
-        "https://*.example.com",
-        f"{PRODUCT}; script-src *",
-        "https://a b",
-        "ftp://a",
-    ],
+    ["*", "app.example.com", f"{PRODUCT}/page", "null", "https://*.example.com"]
+    + [f"{PRODUCT}; script-src *", "https://a b", "ftp://a"],
 )
 def test_what_is_no_origin_stops_the_start(settings: Settings, origins: str) -> None:
     with pytest.raises(SettingsError, match="EMBED_ORIGINS"):

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 import redis
-from flask import Flask
 
 from app.core.composition import Core
 from app.core.errors import StoreFull
@@ -15,29 +14,21 @@ from app.core.redis import keys
 from app.core.redis.memory import BALLAST_SHARE
 from app.core.sessions.model import Status
 from tests.unit.api.helpers import (
-    ADMIN_KEY,
-    AppMaker,
+    ASYNC,
+    ONCE,
+    TEXT,
     Client,
     add_backup,
+    alive,
     check_problem,
-    core_of,
-    keyed,
+    create,
     move,
     new_session,
 )
 
-CONFIGURED = {"llm_base_url": "http://127.0.0.1:1/v1", "secret_key": "k" * 32}
 CHUNK = 100_000
 NEARLY = 0.96
 """Well into the reserve: what Redis itself takes varies by some 100 KB."""
-
-KEY = {"Idempotency-Key": "once"}
-
-
-@pytest.fixture
-def app(make_app: AppMaker) -> Flask:
-    names = ("default", "create", "chat", "wake", "delete")
-    return make_app(**CONFIGURED, **{f"rate_limit_{name}": "10000/minute" for name in names})
 
 
 def taken(client: redis.Redis) -> int:
@@ -93,66 +84,54 @@ def test_what_is_new_is_507_while_only_the_reserve_is_left(
         "restore": (f"/backups/{name}/restore", {"user_id": "ada"}),
         "chat": (f"/session/{uuid}/chat", {"message": "hi", "id": "m1"}),
     }[call]
-    headers = KEY | {"Prefer": "respond-async"}
     fill(limited, NEARLY)
-    problem = check_problem(client.post(path, json=body, headers=headers), 507, "insufficient_storage")
+    problem = check_problem(client.post(path, json=body, headers=ONCE | ASYNC), 507, "insufficient_storage")
     assert "full" in str(problem["detail"])
     assert core.sessions.page(user_id="ada").total == 1
     assert core.store.get(uuid).waiting == 0
     empty(limited)
-    assert client.post(path, json=body, headers=headers).status_code in (201, 202), "it recovers by itself"
+    assert client.post(path, json=body, headers=ONCE | ASYNC).status_code in (201, 202), "it recovers by itself"
 
 
 @pytest.mark.slow
-def test_a_create_that_was_carried_out_is_told_of_though_there_is_no_room_now(
+def test_what_was_carried_out_is_told_of_though_there_is_no_room_now(
     client: Client, core: Core, limited: redis.Redis
 ) -> None:
-    first = client.post("/session/create", json={"user_id": "ada"}, headers=KEY)
-    for name in core.redis.keys(keys.IDEMPOTENCY.format(digest="*")):
-        core.redis.delete(name)
-    fill(limited, NEARLY)
-    again = client.post("/session/create", json={"user_id": "ada"}, headers=KEY)
-    assert (again.status_code, again.json["uuid"]) == (201, first.json["uuid"])
-
-
-@pytest.mark.slow
-def test_a_prompt_that_is_known_is_told_of_though_there_is_no_room_now(
-    client: Client, core: Core, limited: redis.Redis
-) -> None:
-    uuid = new_session(client)
+    """A creation by its key, and a prompt by its id."""
+    uuid = create(client, ONCE).json["uuid"]
+    core.redis.delete(*core.redis.keys(keys.IDEMPOTENCY.format(digest="*")))
     core.inbox.take(uuid, "hi", "m1", now=time.time())
     core.inbox.finish(uuid, "m1", response={"text": "hello"}, now=time.time())
     fill(limited, NEARLY)
+    again = create(client, ONCE)
+    assert (again.status_code, again.json["uuid"]) == (201, uuid)
     answer = client.post(f"/session/{uuid}/chat", json={"message": "hi", "id": "m1"})
-    assert answer.status_code == 200, answer.text
-    assert answer.json["pod_response"] == {"text": "hello"}
+    assert (answer.status_code, answer.json["pod_response"]) == (200, {"text": "hello"})
 
 
 @pytest.mark.parametrize("fullness", ["reserve", "brim"])
 @pytest.mark.slow
 def test_what_frees_room_works_however_full_it_is(
-    client: Client, core: Core, limited: redis.Redis, fullness: str
+    client: Client, core: Core, limited: redis.Redis, fullness: str, uuid: str
 ) -> None:
-    uuid = new_session(client)
-    move(core, uuid, Status.ACTIVE)
     fill(limited, NEARLY)
     if fullness == "brim":
         brim(limited)
-    answer = client.post(f"/session/{uuid}/sleep", headers=KEY)
+    answer = client.post(f"/session/{uuid}/sleep", headers=ONCE)
     assert (answer.status_code, answer.json["status"]) == (200, Status.SLEEPING), answer.text
     assert client.get(f"/session/{uuid}").json["session"]["status"] == Status.SLEEPING
     with core.attempts.begin(uuid, core.store.get(uuid).generation) as begun:
         assert begun is not None
     assert core.inbox.hold(uuid, core.store.get(uuid).generation, time.time())
     assert client.post(f"/session/{uuid}/wake").status_code == 200
-    answer = client.delete(f"/session/{uuid}", headers={"Prefer": "respond-async"})
+    answer = client.delete(f"/session/{uuid}", headers=ASYNC)
     assert (answer.status_code, answer.json["status"]) == (202, Status.TERMINATING), answer.text
     core.inbox.close(uuid, "The session was deleted.", time.time())
     move(core, uuid, Status.TERMINATED)
 
 
 @pytest.mark.slow
-def test_a_full_redis_takes_no_answers_for_keys(client: Client, core: Core, limited: redis.Redis) -> None:
+def test_a_full_redis_takes_no_answers_for_keys(client: Client, limited: redis.Redis) -> None:
     uuid = new_session(client)
     fill(limited, NEARLY)
     before = limited.dbsize()
@@ -164,11 +143,8 @@ def test_a_full_redis_takes_no_answers_for_keys(client: Client, core: Core, limi
 
 
 @pytest.mark.slow
-def test_events_shrink_while_there_is_no_room(make_app: AppMaker, limited: redis.Redis) -> None:
+def test_events_shrink_while_there_is_no_room(core: Core, uuid: str, limited: redis.Redis) -> None:
     """They are told all the same: waiting calls and pages live on them."""
-    app = make_app(**CONFIGURED)
-    client, core = keyed(app, ADMIN_KEY), core_of(app)
-    uuid = new_session(client)
     tokens = [("token", {"message_id": "m", "text": "t" * 4_000})] * 100
     core.events.append_all(uuid, tokens)
     name = keys.EVENTS.format(uuid=uuid)
@@ -198,21 +174,24 @@ def test_a_redis_that_is_full_to_the_brim_says_so(core: Core, client: Client, li
     brim(limited)
     with pytest.raises(StoreFull):
         core.counters.count("wakes")
-    check_problem(client.post("/session/create", json={"user_id": "ada"}), 507, "insufficient_storage")
+    check_problem(create(client), 507, "insufficient_storage")
 
 
-def test_without_a_limit_nothing_is_refused(client: Client, core: Core) -> None:
+def test_without_a_limit_nothing_is_refused_and_no_percentage_known(client: Client, core: Core) -> None:
+    """Nor is there a ballast."""
+    alive(core)
     fill_of_none = core.memory.read()
     assert (fill_of_none.limit, fill_of_none.state) == (0, "unlimited")
-    assert client.post("/session/create", json={"user_id": "ada"}).status_code == 201
+    assert create(client).status_code == 201
+    body = client.get("/health").json
+    memory = body["redis_memory"]
+    assert (body["status"], memory["state"], memory["percent"]) == ("healthy", "unlimited", None)
+    core.redis.set(keys.BALLAST, "x")
+    core.memory.adjust_ballast()
+    assert not core.redis.exists(keys.BALLAST)
 
 
 # What operators see
-
-
-def alive(core: Core) -> None:
-    core.heartbeats.observer_alive(time.time())
-    core.heartbeats.worker_alive("worker", time.time())
 
 
 @pytest.mark.parametrize(
@@ -232,20 +211,10 @@ def test_health_tells_how_full_it_is(
     assert client.get("/readyz").status_code == 200
 
 
-def test_health_knows_no_percentage_without_a_limit(client: Client, core: Core) -> None:
-    alive(core)
-    body = client.get("/health").json
-    assert (body["status"], body["redis_memory"]["state"], body["redis_memory"]["percent"]) == (
-        "healthy",
-        "unlimited",
-        None,
-    )
-
-
 def test_metrics_tell_how_full_it_is(client: Client, limited: redis.Redis) -> None:
     body = client.get("/metrics").json
     assert 0 < body["redis_used_bytes"] < body["redis_max_bytes"]
-    text = client.get("/metrics", headers={"Accept": "text/plain"}).text
+    text = client.get("/metrics", headers=TEXT).text
     assert "sessions_redis_used_bytes " in text and "sessions_redis_max_bytes " in text
 
 
@@ -269,9 +238,3 @@ def test_the_ballast_is_given_up_when_all_else_is_taken_and_held_again_when_ther
     empty(limited)
     core.memory.adjust_ballast()
     assert limited.exists(keys.BALLAST)
-
-
-def test_without_a_limit_there_is_no_ballast(core: Core, redis_client: redis.Redis) -> None:
-    redis_client.set(keys.BALLAST, "x")
-    core.memory.adjust_ballast()
-    assert not redis_client.exists(keys.BALLAST)

@@ -3,62 +3,49 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from flask import Flask
 
 from app.core.composition import Core
 from app.core.errors import StateUnavailable
 from app.core.redis import keys, task_queue
-from app.core.restore_points.index import RestorePoint
 from app.core.restore_points.names import reference
 from app.core.sessions.model import Status
 from app.core.storage.archive_keys import new_key
 from tests.fake_agent import FakeAgent
-from tests.unit.api.helpers import (
-    ADMIN_KEY,
-    BOUND_KEY,
-    AppMaker,
-    Client,
-    check_problem,
-    keyed,
-    move,
-    new_session,
-)
-from tests.world import SECRET_KEY
+from tests.unit.api.helpers import ASYNC, ONCE, POINT, Client, check_problem, move, new_session, put_point
 
-POINT, SAVED = "p000000000000001", "p000000000000002"
+SAVED = "p000000000000002"
 FILES = "0123456789abcdef"
-AT_ONCE = {"Prefer": "respond-async"}
+FIND, RESTORE = "GET /checkpoints/first", "POST /checkpoints/first/restore"
 
-
-@pytest.fixture
-def app(make_app: AppMaker) -> Flask:
-    fast = dict.fromkeys(("rate_limit_default", "rate_limit_create", "rate_limit_wake"), "10000/minute")
-    return make_app(archive_key=new_key(), wait_default=0.2, secret_key=SECRET_KEY, **fast)
+pytestmark = pytest.mark.settings(archive_key=new_key(), wait_default=0.2)
 
 
 @pytest.fixture
 def uuid(client: Client, core: Core) -> str:
     """An active session with the restore point `POINT`."""
-    made = new_session(client)
+    made = new_session(client, labels={"course": "python"})
     move(core, made, Status.ACTIVE, provisioned=True, compute_since=time.time())
-    core.restore_points.put(made, [point(made)])
+    put_point(core, made)
     return made
 
 
-def point(uuid: str) -> RestorePoint:
-    now = time.time() - 60
-    return RestorePoint(id=POINT, uuid=uuid, created_at=now, trigger="sleep", files=2, size=30, stored=4)
+def roll_back(client: Client, uuid: str, headers: Any = None, **to: str) -> Any:
+    return client.post(f"/session/{uuid}/rollback", json=to, headers=headers or {})
+
+
+def fork(client: Client, uuid: str, headers: Any = None, **of: str) -> Any:
+    return client.post(f"/session/{uuid}/fork", json=of, headers=headers or {})
 
 
 # Rollback
 
 
 def test_a_rollback_is_an_intent(client: Client, core: Core, uuid: str) -> None:
-    answer = client.post(f"/session/{uuid}/rollback", json={"restore_point": POINT}, headers=AT_ONCE)
+    answer = roll_back(client, uuid, ASYNC, restore_point=POINT)
     assert (answer.status_code, answer.json["session"]["status"]) == (202, "waking")
     assert (answer.json["session"]["rollback_to"], answer.json["session"]["rolled_back"]) == (POINT, None)
     record = core.store.get(uuid)
@@ -75,7 +62,7 @@ def test_the_wait_ends_with_the_session(client: Client, core: Core, uuid: str, m
         move(core, uuid, Status.ACTIVE)
 
     monkeypatch.setattr(core.sessions, "resend", done)
-    answer = client.post(f"/session/{uuid}/rollback", json={"restore_point": POINT})
+    answer = roll_back(client, uuid, restore_point=POINT)
     assert (answer.status_code, answer.json["session"]["status"]) == (200, "active")
     assert answer.json["session"]["rolled_back"]["restore_point"] == POINT
 
@@ -89,34 +76,48 @@ def test_one_that_is_called_off_is_a_problem(
         core.store.change(uuid, time.time(), rollback_to="", rolled_back={"error": why})
 
     monkeypatch.setattr(core.sessions, "resend", called_off)
-    answer = client.post(f"/session/{uuid}/rollback", json={"restore_point": POINT})
-    check_problem(answer, 409, "rollback_failed")
-    assert why in answer.json["detail"]
+    answer = roll_back(client, uuid, restore_point=POINT)
+    assert why in str(check_problem(answer, 409, "rollback_failed")["detail"])
 
 
-def test_what_is_refused(client: Client, core: Core, uuid: str, app: Flask) -> None:
-    call = f"/session/{uuid}/rollback"
-    for body in ({}, {"restore_point": POINT, "message_id": "m"}, {"restore_point": "x"}):
-        check_problem(client.post(call, json=body), 400, "invalid_request")
-    check_problem(client.post(call, json={"restore_point": "p000000000000009"}), 404, "restore_point_not_found")
-    check_problem(client.post(call, json={"message_id": "m"}), 404, "message_not_found")
-    check_problem(keyed(app, BOUND_KEY).post(call, json={"restore_point": POINT}), 404, "session_not_found")
-    core.restore_points.put(uuid, [replace(point(uuid), broken=True)])
-    check_problem(client.post(call, json={"restore_point": POINT}), 409, "illegal_state")
-    core.restore_points.put(uuid, [point(uuid)])
+def test_what_is_refused(client: Client, bound: Client, core: Core, uuid: str) -> None:
+    both = {"restore_point": POINT, "message_id": "m"}
+    for call, wrong in ((roll_back, ({}, both, {"restore_point": "x"})), (fork, (both,))):
+        for body in wrong:
+            check_problem(call(client, uuid, **body), 400, "invalid_request")
+        check_problem(call(client, uuid, restore_point="p000000000000009"), 404, "restore_point_not_found")
+        check_problem(call(bound, uuid, restore_point=POINT), 404, "session_not_found")
+    check_problem(roll_back(client, uuid, message_id="m"), 404, "message_not_found")
+    put_point(core, uuid, broken=True)
+    check_problem(roll_back(client, uuid, restore_point=POINT), 409, "illegal_state")
+    put_point(core, uuid)
     move(core, uuid, Status.TERMINATING)
-    check_problem(client.post(call, json={"restore_point": POINT}), 409, "illegal_state")
+    for call in (roll_back, fork):
+        check_problem(call(client, uuid, restore_point=POINT), 409, "illegal_state")
 
 
-def test_without_an_archive_key_there_is_none(make_app: AppMaker) -> None:
-    app = make_app()
-    client = keyed(app, ADMIN_KEY)
-    uuid = new_session(client)
-    for call, body in (("rollback", {"restore_point": POINT}), ("fork", {})):
-        check_problem(client.post(f"/session/{uuid}/{call}", json=body), 409, "restore_points_off")
+@pytest.mark.settings(archive_key="")
+def test_without_an_archive_key_there_is_none(client: Client, uuid: str) -> None:
+    check_problem(roll_back(client, uuid, restore_point=POINT), 409, "restore_points_off")
+    check_problem(fork(client, uuid), 409, "restore_points_off")
 
 
 # By message
+
+
+@pytest.fixture
+def awake(core: Core, uuid: str, agent: FakeAgent) -> FakeAgent:
+    """The session's agent, which has no checkpoint of its prompt `first`."""
+    assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
+    core.inbox.take(uuid, "do", "first", now=time.time())
+    return agent
+
+
+@pytest.fixture
+def undoing(awake: FakeAgent) -> FakeAgent:
+    """The session's agent, which can undo its prompt `first`."""
+    awake.restored = {"files": 3, "ms": 20, "messages_cut": ["first"]}
+    return awake
 
 
 @pytest.fixture
@@ -131,21 +132,25 @@ def saves(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core.sessions, "ask_for_point", made)
 
 
+def asked(agent: FakeAgent) -> list[str]:
+    """What the agent was asked for, besides fingerprints."""
+    return [f"{method} {path}" for method, path, _ in agent.requests if path != "/fingerprint"]
+
+
 @pytest.mark.usefixtures("saves")
-def test_a_message_is_undone_by_the_agent(client: Client, core: Core, uuid: str, agent: FakeAgent) -> None:
-    assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
-    for name in ("first", "second", "third"):
+def test_a_message_is_undone_by_the_agent(client: Client, core: Core, uuid: str, undoing: FakeAgent) -> None:
+    for name in ("second", "third"):
         core.inbox.take(uuid, "do", name, now=time.time())
     for name in ("first", "second"):
         core.inbox.delivered(uuid, name, time.time())
     core.inbox.finish(uuid, "first", response={"text": "done"}, now=time.time())
-    agent.restored = {"files": 3, "ms": 20, "messages_cut": ["first", "second", "*"]}
-    answer = client.post(f"/session/{uuid}/rollback", json={"message_id": "first"})
+    undoing.restored["messages_cut"] = ["first", "second", "*"]
+    answer = roll_back(client, uuid, message_id="first")
     assert (answer.status_code, answer.json["session"]["status"]) == (200, "active")
     told = answer.json["session"]["rolled_back"]
     assert (told["restored"], told["message_id"], told["files"]) == ("checkpoint", "first", 3)
     assert told["saved"] == SAVED
-    assert asked(agent) == ["GET /checkpoints/first", "POST /checkpoints/first/restore"]
+    assert asked(undoing) == [FIND, RESTORE]
     assert core.store.get(uuid).point_trigger == "rollback"
     for name, state in (("first", "processed"), ("second", "failed"), ("third", "failed")):
         shown = client.get(f"/session/{uuid}/messages/{name}").json
@@ -153,59 +158,44 @@ def test_a_message_is_undone_by_the_agent(client: Client, core: Core, uuid: str,
     assert core.inbox.unfinished(uuid) == []
 
 
-def asked(agent: FakeAgent) -> list[str]:
-    """What the agent was asked for, besides fingerprints."""
-    return [f"{method} {path}" for method, path, _ in agent.requests if path != "/fingerprint"]
-
-
 def test_nothing_is_undone_before_the_present_state_is_saved(
-    client: Client, core: Core, uuid: str, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+    client: Client, core: Core, uuid: str, undoing: FakeAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
-    core.inbox.take(uuid, "do", "first", now=time.time())
-    agent.restored = {"files": 3, "ms": 20, "messages_cut": ["first"]}
-    agent.running = True
-    call, body = f"/session/{uuid}/rollback", {"message_id": "first"}
-    check_problem(client.post(call, json=body), 504, "restore_point_late")
-    assert asked(agent) == ["GET /checkpoints/first"]
-    assert agent.running and not core.inbox.get(uuid, "first").rolled_back_at
+    undoing.running = True
+    check_problem(roll_back(client, uuid, message_id="first"), 504, "restore_point_late")
+    assert asked(undoing) == [FIND]
+    assert undoing.running and not core.inbox.get(uuid, "first").rolled_back_at
     assert (core.store.get(uuid).point_trigger, core.store.get(uuid).rolled_back) == ("rollback", {})
 
     # The point goes on being made, and is enough for the next call, however long it took, if nothing changed since.
     ask = core.sessions.ask_for_point
     monkeypatch.setattr(core.sessions, "ask_for_point", lambda *_: pytest.fail("no point more is needed"))
-    core.restore_points.put(uuid, [replace(point(uuid), id=SAVED, created_at=time.time(), fingerprint=FILES)])
-    agent.fingerprint = FILES
-    done = client.post(call, json=body)
+    put_point(core, uuid, id=SAVED, created_at=time.time(), fingerprint=FILES)
+    undoing.fingerprint = FILES
+    done = roll_back(client, uuid, message_id="first")
     assert (done.status_code, done.json["session"]["rolled_back"]["saved"]) == (200, SAVED)
 
     # Not for one that changed something.
     monkeypatch.setattr(core.sessions, "ask_for_point", ask)
-    agent.undone.clear()
-    agent.fingerprint = FILES[::-1]
-    check_problem(client.post(call, json=body), 504, "restore_point_late")
+    undoing.undone.clear()
+    undoing.fingerprint = FILES[::-1]
+    check_problem(roll_back(client, uuid, message_id="first"), 504, "restore_point_late")
 
 
 def test_a_point_that_can_not_read_all_files_is_not_enough(
-    client: Client, core: Core, uuid: str, agent: FakeAgent
+    client: Client, core: Core, uuid: str, undoing: FakeAgent
 ) -> None:
     """They may be readable now."""
-    assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
-    core.inbox.take(uuid, "do", "first", now=time.time())
-    agent.restored = {"files": 3, "ms": 20, "messages_cut": ["first"]}
-    agent.fingerprint = FILES
-    core.restore_points.put(uuid, [replace(point(uuid), fingerprint=FILES, unreadable=1)])
-    answer = client.post(f"/session/{uuid}/rollback", json={"message_id": "first"})
-    check_problem(answer, 504, "restore_point_late")
+    undoing.fingerprint = FILES
+    put_point(core, uuid, fingerprint=FILES, unreadable=1)
+    check_problem(roll_back(client, uuid, message_id="first"), 504, "restore_point_late")
 
 
+@pytest.mark.usefixtures("undoing")
 def test_a_state_that_can_not_be_saved_says_why(
-    client: Client, core: Core, uuid: str, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+    client: Client, core: Core, uuid: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once: the next attempt may be minutes away."""
-    assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
-    core.inbox.take(uuid, "do", "first", now=time.time())
-    agent.restored = {"files": 3, "ms": 20, "messages_cut": ["first"]}
     ask, why = core.sessions.ask_for_point, "The store is full."
 
     def fail(*given: str) -> None:
@@ -213,37 +203,27 @@ def test_a_state_that_can_not_be_saved_says_why(
         core.store.change(uuid, time.time(), point_error=why)
 
     monkeypatch.setattr(core.sessions, "ask_for_point", fail)
-    call = f"/session/{uuid}/rollback"
-    answer = client.post(call, json={"message_id": "first"}, headers={"Prefer": "wait=60"})
-    check_problem(answer, 504, "restore_point_late")
-    assert why in answer.json["detail"]
+    answer = roll_back(client, uuid, {"Prefer": "wait=60"}, message_id="first")
+    assert why in str(check_problem(answer, 504, "restore_point_late")["detail"])
 
 
-def test_a_point_that_began_before_the_call_is_followed_by_another(
-    client: Client, core: Core, uuid: str, agent: FakeAgent
-) -> None:
-    assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
-    core.inbox.take(uuid, "do", "first", now=time.time())
-    agent.restored = {"files": 3, "ms": 20, "messages_cut": ["first"]}
+@pytest.mark.usefixtures("undoing")
+def test_a_point_that_began_before_the_call_is_followed_by_another(client: Client, core: Core, uuid: str) -> None:
     core.sessions.ask_for_point(uuid, "interval")
     under_way = core.store.get(uuid).point_asked
-    client.post(f"/session/{uuid}/rollback", json={"message_id": "first"})
+    roll_back(client, uuid, message_id="first")
     assert not core.store.settle_point(uuid, under_way)
 
 
-@pytest.mark.usefixtures("saves")
+@pytest.mark.usefixtures("undoing", "saves")
 def test_an_undo_whose_answer_was_lost_still_names_the_state_before(
-    client: Client, core: Core, uuid: str, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+    client: Client, core: Core, uuid: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
-    core.inbox.take(uuid, "do", "first", now=time.time())
-    agent.restored = {"files": 3, "ms": 20, "messages_cut": ["first"]}
-    call, body = f"/session/{uuid}/rollback", {"message_id": "first"}
     with monkeypatch.context() as lost:
         lost.setattr(core.inbox, "end_as_rolled_back", Mock(side_effect=StateUnavailable("killed")))
-        check_problem(client.post(call, json=body), 503, "state_unavailable")
+        check_problem(roll_back(client, uuid, message_id="first"), 503, "state_unavailable")
     monkeypatch.setattr(core.sessions, "ask_for_point", lambda *_: pytest.fail("that state is gone"))
-    assert client.post(call, json=body).json["session"]["rolled_back"]["saved"] == SAVED
+    assert roll_back(client, uuid, message_id="first").json["session"]["rolled_back"]["saved"] == SAVED
 
 
 @pytest.mark.usefixtures("saves")
@@ -252,39 +232,33 @@ def test_a_turn_is_cancelled_only_for_an_undo(client: Client, core: Core, uuid: 
     assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
     core.inbox.take(uuid, "do", "first", now=time.time() - 3_600)
     agent.running = True
-    refused = client.post(f"/session/{uuid}/rollback", json={"message_id": "first"})
-    check_problem(refused, 404, "restore_point_not_found")
+    check_problem(roll_back(client, uuid, message_id="first"), 404, "restore_point_not_found")
     assert agent.running
     agent.restored = {"files": 3, "ms": 20, "messages_cut": ["first"]}
-    assert client.post(f"/session/{uuid}/rollback", json={"message_id": "first"}).status_code == 200
-    find, restore = "GET /checkpoints/first", "POST /checkpoints/first/restore"
-    assert asked(agent) == [find, find, restore, "POST /cancel", restore]
+    assert roll_back(client, uuid, message_id="first").status_code == 200
+    assert asked(agent) == [FIND, FIND, RESTORE, "POST /cancel", RESTORE]
 
 
 def test_without_a_checkpoint_the_restore_point_before_it_is_restored(
-    client: Client, core: Core, uuid: str, agent: FakeAgent
+    client: Client, core: Core, uuid: str, awake: FakeAgent
 ) -> None:
-    assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
-    core.inbox.take(uuid, "do", "first", now=time.time())
-    answer = client.post(f"/session/{uuid}/rollback", json={"message_id": "first"}, headers=AT_ONCE)
-    assert answer.status_code == 202
+    assert roll_back(client, uuid, ASYNC, message_id="first").status_code == 202
     assert core.store.get(uuid).rollback_to == POINT
-    assert asked(agent) == ["GET /checkpoints/first"]
+    assert asked(awake) == [FIND]
     assert not core.store.pending(keys.POINT_REQUESTS, uuid), "the rollback saves the state by itself"
 
 
 def test_a_message_from_before_all_points_can_not_be_undone(client: Client, core: Core, uuid: str) -> None:
     core.inbox.take(uuid, "do", "first", now=time.time() - 3_600)
-    answer = client.post(f"/session/{uuid}/rollback", json={"message_id": "first"}, headers=AT_ONCE)
-    check_problem(answer, 404, "restore_point_not_found")
+    check_problem(roll_back(client, uuid, ASYNC, message_id="first"), 404, "restore_point_not_found")
 
 
 # Fork
 
 
-def test_a_fork_starts_with_the_point(client: Client, core: Core, uuid: str) -> None:
-    answer = client.post(f"/session/{uuid}/fork", json={"restore_point": POINT})
-    assert answer.status_code == 201
+def test_a_fork_starts_with_the_point_once_for_a_key(client: Client, core: Core, uuid: str) -> None:
+    answer, again = (fork(client, uuid, ONCE, restore_point=POINT) for _ in range(2))
+    assert (answer.status_code, again.json["uuid"]) == (201, answer.json["uuid"])
     made = core.store.get(answer.json["uuid"])
     source = core.store.get(uuid)
     assert (made.user_id, made.restore_from) == (source.user_id, reference(uuid, POINT))
@@ -292,20 +266,16 @@ def test_a_fork_starts_with_the_point(client: Client, core: Core, uuid: str) -> 
     assert core.restore_points.needed(uuid) == [POINT]
 
 
-def test_a_fork_for_another_user_takes_no_choices_along(client: Client, core: Core) -> None:
-    uuid = new_session(client, labels={"course": "python"})
-    move(core, uuid, Status.ACTIVE, provisioned=True)
-    core.restore_points.put(uuid, [point(uuid)])
-    wanted = {"restore_point": POINT}
-    own = client.post(f"/session/{uuid}/fork", json=wanted).json["uuid"]
-    other = client.post(f"/session/{uuid}/fork", json=wanted | {"user_id": "ben"}).json["uuid"]
+def test_a_fork_for_another_user_takes_no_choices_along(client: Client, core: Core, uuid: str) -> None:
+    own = fork(client, uuid, restore_point=POINT).json["uuid"]
+    other = fork(client, uuid, restore_point=POINT, user_id="ben").json["uuid"]
     assert core.store.get(own).labels == {"course": "python"}
     assert (core.store.get(other).user_id, core.store.get(other).labels) == ("ben", {})
 
 
 def test_a_fork_by_message_takes_the_point_before_it(client: Client, core: Core, uuid: str) -> None:
     core.inbox.take(uuid, "do", "first", now=time.time())
-    assert client.post(f"/session/{uuid}/fork", json={"message_id": "first"}).json["restore_point"] == POINT
+    assert fork(client, uuid, message_id="first").json["restore_point"] == POINT
 
 
 def test_a_point_whose_files_were_still_read_is_not_from_before_a_message(
@@ -314,14 +284,14 @@ def test_a_point_whose_files_were_still_read_is_not_from_before_a_message(
     """It may have what the prompt did."""
     now = time.time()
     core.inbox.take(uuid, "do", "first", now=now)
-    core.restore_points.put(uuid, [replace(point(uuid), read_until=now - 1)])
-    core.restore_points.put(uuid, [replace(point(uuid), id=SAVED, created_at=now - 30, read_until=now + 1)])
-    assert client.post(f"/session/{uuid}/fork", json={"message_id": "first"}).json["restore_point"] == POINT
-    assert client.post(f"/session/{uuid}/fork", json={"restore_point": SAVED}).json["restore_point"] == SAVED
+    put_point(core, uuid, read_until=now - 1)
+    put_point(core, uuid, id=SAVED, created_at=now - 30, read_until=now + 1)
+    assert fork(client, uuid, message_id="first").json["restore_point"] == POINT
+    assert fork(client, uuid, restore_point=SAVED).json["restore_point"] == SAVED
 
 
 def test_a_fork_of_now_asks_for_a_point(client: Client, core: Core, uuid: str) -> None:
-    check_problem(client.post(f"/session/{uuid}/fork", json={}), 504, "restore_point_late")
+    check_problem(fork(client, uuid), 504, "restore_point_late")
     assert core.store.pending(keys.POINT_REQUESTS, uuid)
 
 
@@ -329,18 +299,3 @@ def test_a_fork_of_a_sleeping_session_takes_its_newest_point(client: Client, cor
     now = time.time()
     move(core, uuid, Status.SLEEPING, point=POINT, point_at=now, compute_since=0.0, compute_until=now - 1)
     assert client.post(f"/session/{uuid}/fork").json["restore_point"] == POINT
-
-
-def test_a_repeated_fork_is_one_session(client: Client, uuid: str) -> None:
-    headers = {"Idempotency-Key": "fork-1"}
-    made = [client.post(f"/session/{uuid}/fork", json={"restore_point": POINT}, headers=headers) for _ in range(2)]
-    assert made[0].json["uuid"] == made[1].json["uuid"]
-
-
-def test_a_fork_that_is_refused(client: Client, app: Flask, core: Core, uuid: str) -> None:
-    call = f"/session/{uuid}/fork"
-    check_problem(client.post(call, json={"restore_point": "p000000000000009"}), 404, "restore_point_not_found")
-    check_problem(client.post(call, json={"restore_point": POINT, "message_id": "m"}), 400, "invalid_request")
-    check_problem(keyed(app, BOUND_KEY).post(call, json={"restore_point": POINT}), 404, "session_not_found")
-    move(core, uuid, Status.TERMINATING)
-    check_problem(client.post(call, json={"restore_point": POINT}), 409, "illegal_state")

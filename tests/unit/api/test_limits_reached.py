@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,8 +25,10 @@ from tests.unit.api.helpers import (
     OWN_LIMITS_KEY,
     AppMaker,
     Client,
+    bearer,
     core_of,
-    digest,
+    create,
+    key_entry,
     keyed,
     move,
     new_session,
@@ -35,7 +38,7 @@ from tests.unit.gateway.helpers import GatewayMaker, Workspace
 from tests.world import SECRET_KEY
 
 BATCH_KEY = "batch-key"
-BATCH = {"name": "batch", "sha256": digest(BATCH_KEY), "role": "service", "held_at_once": 1, "budget": 1.0}
+BATCH = key_entry("batch", BATCH_KEY, held_at_once=1, budget=1.0)
 
 
 class Service:
@@ -98,9 +101,8 @@ def rate_of_a_keys_own(service: Service) -> Any:
 def rate_of_session_token(service: Service) -> Any:
     client = service.client(rate_limit_wake="1/minute")
     uuid = new_session(client)
-    token = client.post(f"/session/{uuid}/token").json["token"]
-    tenant = client.application.test_client()
-    return last(tenant, "POST", f"/session/{uuid}/wake", 2, headers={"Authorization": f"Bearer {token}"})
+    token = bearer(client.post(f"/session/{uuid}/token").json["token"])
+    return last(client.application.test_client(), "POST", f"/session/{uuid}/wake", 2, headers=token)
 
 
 def rate_of_sign_ins(service: Service) -> Any:
@@ -160,22 +162,10 @@ def prompts(service: Service, **settings: Any) -> Any:
     return last(client, "POST", f"/session/{uuid}/chat", 3, json={"message": "x" * 1_000})
 
 
-def prompts_of_session(service: Service) -> Any:
-    return prompts(service, inbox_limit=2)
-
-
-def prompt_bytes_of_session(service: Service) -> Any:
-    return prompts(service, session_prompt_bytes=2_000)
-
-
-def prompt_bytes_of_user(service: Service) -> Any:
-    return prompts(service, user_prompt_bytes=2_000)
-
-
 def sessions_of_user(service: Service) -> Any:
     client = service.client(max_sessions_per_user=1)
     new_session(client)
-    return client.post("/session/create", json={"user_id": "ada"})
+    return create(client)
 
 
 def spent(service: Service, key: str = ADMIN_KEY, **settings: Any) -> Any:
@@ -183,15 +173,7 @@ def spent(service: Service, key: str = ADMIN_KEY, **settings: Any) -> Any:
     client = service.client(key, prices='{"million_tokens": {"*": [1, 1]}}', **settings)
     uuid = new_session(client)
     TokenUsage(core_of(client.application).redis).add(uuid, "ada", Tokens(2_000_000), time.time())
-    return client.post("/session/create", json={"user_id": "ada"})
-
-
-def budget_of_user(service: Service) -> Any:
-    return spent(service, budget_per_user=1.0)
-
-
-def budget_of_key(service: Service) -> Any:
-    return spent(service, BATCH_KEY)
+    return create(client)
 
 
 Reach = Callable[[Service], Any]
@@ -207,14 +189,22 @@ CASES: list[tuple[Reach, int, str, str, str, str]] = [
     (calls_at_the_gateway, 429, "too_many_calls", "session", "1", "GATEWAY_CALLS_PER_SESSION"),
     (bytes_at_the_gateway, 503, "busy", "server", "10", "BODY_BUDGET_BYTES"),
     (tokens_of_a_day, 429, "llm_budget_exceeded", "user", "100", "LLM_TOKENS_PER_DAY"),
-    (prompts_of_session, 429, "inbox_full", "session", "2", "INBOX_LIMIT"),
-    (prompt_bytes_of_session, 429, "inbox_full", "session", "2000", "SESSION_PROMPT_BYTES"),
-    (prompt_bytes_of_user, 429, "user_inbox_full", "user", "2000", "USER_PROMPT_BYTES"),
+    (partial(prompts, inbox_limit=2), 429, "inbox_full", "session", "2", "INBOX_LIMIT"),
+    (partial(prompts, session_prompt_bytes=2_000), 429, "inbox_full", "session", "2000", "SESSION_PROMPT_BYTES"),
+    (partial(prompts, user_prompt_bytes=2_000), 429, "user_inbox_full", "user", "2000", "USER_PROMPT_BYTES"),
     (sessions_of_user, 409, "quota_exceeded", "user ada", "1", "MAX_SESSIONS_PER_USER"),
-    (budget_of_user, 403, "budget_exceeded", "user", "$1.00", "BUDGET_PER_USER"),
-    (budget_of_key, 403, "budget_exceeded", "key that created", "$1.00", "the key's `budget` in API_KEYS"),
+    (partial(spent, budget_per_user=1.0), 403, "budget_exceeded", "user", "$1.00", "BUDGET_PER_USER"),
+    (
+        partial(spent, key=BATCH_KEY),
+        403,
+        "budget_exceeded",
+        "key that created",
+        "$1.00",
+        "the key's `budget` in API_KEYS",
+    ),
 ]
 """How a limit is reached; status and code of the refusal; whose limit, how much, and which setting its text names."""
+
 
 TIME_DOES_NOT_HELP = (403, 409)
 
@@ -226,7 +216,7 @@ def kinds_below(kind: type[LimitReached]) -> Iterator[type[LimitReached]]:
 
 
 @pytest.mark.parametrize(
-    ("reach", "status", "code", "whose", "most", "setting"), CASES, ids=[case[0].__name__ for case in CASES]
+    ("reach", "status", "code", "whose", "most", "setting"), CASES, ids=[f"{case[3]}, {case[-1]}" for case in CASES]
 )
 def test_a_refusal_says_whose_limit_it_is_which_setting_and_when_to_try_again(
     service: Service, reach: Reach, status: int, code: str, whose: str, most: str, setting: str

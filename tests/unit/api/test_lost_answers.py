@@ -16,12 +16,11 @@ from app.core.redis import keys, task_queue
 from app.core.redis.connections import connect
 from app.core.redis.leases import Leases
 from app.core.redis.rpc import Rpc
-from app.core.service import IDEMPOTENCY_TTL, NewSession
+from app.core.service import IDEMPOTENCY_TTL
 from app.core.sessions.model import Status
 from tests.losing import LosingProxy, losing, script_mark
-from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, add_backup, check_problem, core_of, keyed, move
-
-PREFER_NOTHING = {"Prefer": "respond-async"}
+from tests.unit.api.helpers import ASYNC, ONCE, AppMaker, Client, add_backup, check_problem, create, move
+from tests.world import SECRET_KEY
 
 
 @pytest.fixture
@@ -32,7 +31,10 @@ def proxy(redis_server: str, redis_client: redis.Redis) -> Iterator[LosingProxy]
 
 @pytest.fixture
 def app(make_app: AppMaker, proxy: LosingProxy) -> Flask:
-    return make_app(redis_url=proxy.url, rate_limit_default="10000/minute", rate_limit_create="10000/minute")
+    """Each user may have two sessions."""
+    return make_app(
+        redis_url=proxy.url, max_sessions_per_user=2, llm_base_url="http://127.0.0.1:9/v1", secret_key=SECRET_KEY
+    )
 
 
 @pytest.fixture
@@ -45,21 +47,17 @@ def backlog(core: Core, name: str) -> int:
     return core.counters.backlog((name,))[name]
 
 
-def test_a_create_whose_answer_is_lost_makes_one_session(client: Client, core: Core, proxy: LosingProxy) -> None:
+def test_a_create_whose_answer_is_lost_makes_one_session_that_counts_once(
+    client: Client, core: Core, proxy: LosingProxy
+) -> None:
     proxy.lose(script_mark("create"))
-    answer = client.post("/session/create", json={"user_id": "ada"})
+    answer = create(client)
     assert (answer.status_code, proxy.lost) == (201, 1)
     page = core.sessions.page(user_id="ada")
     assert [record.uuid for record in page.items] == [answer.json["uuid"]]
     assert backlog(core, "wake") == 1, "the workspace starts at once all the same"
-
-
-def test_a_lost_answer_does_not_count_twice_for_the_quota(make_app: AppMaker, proxy: LosingProxy) -> None:
-    app = make_app(redis_url=proxy.url, max_sessions_per_user=1)
-    client = keyed(app, ADMIN_KEY)
-    proxy.lose(script_mark("create"))
-    assert client.post("/session/create", json={"user_id": "ada"}).status_code == 201
-    check_problem(client.post("/session/create", json={"user_id": "ada"}), 409, "quota_exceeded")
+    assert create(client).status_code == 201, "it counts once for the quota"
+    check_problem(create(client), 409, "quota_exceeded")
 
 
 @pytest.mark.parametrize("call", ["create", "restore"])
@@ -68,7 +66,7 @@ def test_the_key_of_a_503_gives_the_session_that_was_made(
 ) -> None:
     """Both tries of redis-py lose their answer: the caller can't know, and asks again with the same key."""
     path = "/session/create" if call == "create" else f"/backups/{add_backup(core).name}/restore"
-    headers = {"Idempotency-Key": "k1"}
+    headers = ONCE
     proxy.lose(script_mark("create"), times=2)
     check_problem(client.post(path, json={"user_id": "ada"}, headers=headers), 503, "state_unavailable")
     [made] = core.sessions.page(user_id="ada").items
@@ -83,50 +81,39 @@ def test_the_key_of_a_503_gives_the_session_that_was_made(
 
 
 @pytest.mark.parametrize("state", [Status.ACTIVE, Status.SLEEPING, Status.FAILED])
-def test_the_key_of_a_503_names_its_session_whatever_became_of_it(
+def test_the_key_of_a_503_names_its_session_whatever_became_of_it_and_makes_no_other_one(
     client: Client, core: Core, proxy: LosingProxy, state: Status
 ) -> None:
-    headers = {"Idempotency-Key": "k1"}
     proxy.lose(script_mark("create"), times=2)
-    assert client.post("/session/create", json={"user_id": "ada"}, headers=headers).status_code == 503
+    assert create(client, ONCE).status_code == 503
+    check_problem(create(client, ONCE, size="large"), 422, "idempotency_key_reused")
     [made] = core.sessions.page(user_id="ada").items
     if state is Status.SLEEPING:
         move(core, made.uuid, Status.ACTIVE)
     move(core, made.uuid, state)
-    again = client.post("/session/create", json={"user_id": "ada"}, headers=headers)
+    again = create(client, ONCE)
     assert (again.status_code, again.json["uuid"], again.json["status"]) == (201, made.uuid, state)
-
-
-def test_a_key_that_made_a_session_makes_no_other_one(client: Client, core: Core, proxy: LosingProxy) -> None:
-    headers = {"Idempotency-Key": "k1"}
-    proxy.lose(script_mark("create"), times=2)
-    assert client.post("/session/create", json={"user_id": "ada"}, headers=headers).status_code == 503
-    other = client.post("/session/create", json={"user_id": "ada", "size": "large"}, headers=headers)
-    check_problem(other, 422, "idempotency_key_reused")
     assert core.sessions.page(user_id="ada").total == 1
 
 
-def test_a_name_is_kept_as_long_as_an_answer(app: Flask, client: Client, core: Core) -> None:
-    client.post("/session/create", json={"user_id": "ada"}, headers={"Idempotency-Key": "k1"})
+def test_a_name_is_kept_as_long_as_an_answer(client: Client, core: Core) -> None:
+    create(client, ONCE)
     [named] = core.redis.keys(keys.CREATED.format(token="*"))
     assert core.redis.ttl(named) > IDEMPOTENCY_TTL - 60
-    client.post("/session/create", json={"user_id": "ada"})
+    create(client)
     others = [core.redis.ttl(name) for name in core.redis.keys(keys.CREATED.format(token="*")) if name != named]
     assert len(others) == 1 and 0 < others[0] <= 120
 
 
-def test_a_request_recognises_its_own_claim(client: Client, core: Core, proxy: LosingProxy) -> None:
-    headers = {"Idempotency-Key": "k1"}
+def test_a_request_recognises_its_own_claim(client: Client, proxy: LosingProxy) -> None:
     proxy.lose(b"idempotency:")
-    answer = client.post("/session/create", json={"user_id": "ada"}, headers=headers)
+    answer = create(client, ONCE)
     assert (answer.status_code, proxy.lost) == (201, 1)
-    again = client.post("/session/create", json={"user_id": "ada"}, headers=headers)
+    again = create(client, ONCE)
     assert (again.json, again.headers["Idempotency-Replayed"]) == (answer.json, "true")
 
 
-def test_a_request_frees_no_claim_but_its_own(
-    app: Flask, client: Client, core: Core, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_request_frees_no_claim_but_its_own(client: Client, core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own ended while it was slow, and another request with the same key is at work now."""
 
     def slow(*_args: object, **_kwargs: object) -> None:
@@ -135,58 +122,52 @@ def test_a_request_frees_no_claim_but_its_own(
         raise RuntimeError
 
     monkeypatch.setattr(type(core.sessions), "create", slow)
-    client.post("/session/create", json={"user_id": "ada"}, headers={"Idempotency-Key": "k1"})
+    create(client, ONCE)
     [name] = core.redis.keys(keys.IDEMPOTENCY.format(digest="*"))
     assert "of another" in str(core.redis.get(name))
 
 
 @pytest.mark.parametrize(
-    ("call", "task"),
+    ("method", "call", "before", "lost", "task"),
     [
-        ("wake", task_queue.WAKE),
-        ("sleep", task_queue.SLEEP),
-        ("delete", task_queue.TEARDOWN),
-        ("chat", task_queue.WAKE),
+        ("POST", "/wake", Status.SLEEPING, "change", task_queue.WAKE),
+        ("POST", "/sleep", None, "change", task_queue.SLEEP),
+        ("DELETE", "", None, "change", task_queue.TEARDOWN),
+        ("POST", "/chat", Status.SLEEPING, "take", task_queue.WAKE),
     ],
 )
 def test_an_intent_whose_answer_is_lost_is_carried_out_at_once(
-    make_app: AppMaker, proxy: LosingProxy, call: str, task: str
+    client: Client,
+    core: Core,
+    uuid: str,
+    proxy: LosingProxy,
+    method: str,
+    call: str,
+    before: Status | None,
+    lost: str,
+    task: str,
 ) -> None:
     """Asked again, the script finds the session that way already; its message is sent all the same."""
-    app = make_app(redis_url=proxy.url, llm_base_url="http://127.0.0.1:9/v1", secret_key="s" * 32)
-    client, core = keyed(app, ADMIN_KEY), core_of(app)
-    uuid = core.sessions.create(NewSession(user_id="ada")).uuid
-    move(core, uuid, Status.ACTIVE)
-    if call in ("wake", "chat"):
-        move(core, uuid, Status.SLEEPING)
-    name = task_queue.ROUTES[task]
-    before = backlog(core, name)
-    if call == "chat":
-        proxy.lose(script_mark("take"))
-        answer = client.post(f"/session/{uuid}/chat", json={"message": "hi"}, headers=PREFER_NOTHING)
-        assert core.store.get(uuid).waiting == 1
-    elif call == "delete":
-        proxy.lose(script_mark("change"))
-        answer = client.delete(f"/session/{uuid}", headers=PREFER_NOTHING)
-    else:
-        proxy.lose(script_mark("change"))
-        answer = client.post(f"/session/{uuid}/{call}")
+    core.store.change(uuid, time.time(), to=before, settle=True)
+    waiting = backlog(core, task_queue.ROUTES[task])
+    proxy.lose(script_mark(lost))
+    body = {"message": "hi"} if call == "/chat" else None
+    answer = client.open(f"/session/{uuid}{call}", method=method, json=body, headers=ASYNC)
     assert (answer.status_code in (200, 202), proxy.lost) == (True, 1), answer.text
-    assert backlog(core, name) == before + 1
-    assert core.store.get(uuid).generation == 2
+    assert backlog(core, task_queue.ROUTES[task]) == waiting + 1
+    assert (core.store.get(uuid).generation, core.store.get(uuid).waiting) == (2, int(call == "/chat"))
 
 
-def test_an_intent_that_stands_already_is_sent_no_second_time(client: Client, core: Core) -> None:
-    uuid = core.sessions.create(NewSession(user_id="ada")).uuid
-    move(core, uuid, Status.ACTIVE)
+def test_an_intent_that_stands_already_is_sent_no_second_time(client: Client, core: Core, uuid: str) -> None:
     before = backlog(core, "lifecycle")
     for _ in range(3):
         client.post(f"/session/{uuid}/sleep")
     assert backlog(core, "lifecycle") == before + 1
 
 
-def test_a_link_whose_answer_is_lost_opens_its_workspace_once(core: Core, far: redis.Redis, proxy: LosingProxy) -> None:
-    uuid = core.sessions.create(NewSession(user_id="ada")).uuid
+def test_a_link_whose_answer_is_lost_opens_its_workspace_once(
+    core: Core, uuid: str, far: redis.Redis, proxy: LosingProxy
+) -> None:
     links = LoginLinks(far)
     secret = links.make(uuid, 0)
     proxy.lose(b"link:")
@@ -196,7 +177,7 @@ def test_a_link_whose_answer_is_lost_opens_its_workspace_once(core: Core, far: r
     assert links.lookup(uuid).record == core.store.get(uuid)
 
 
-def test_a_taken_link_is_forgotten_when_it_would_have_ended(core: Core, redis_client: redis.Redis) -> None:
+def test_a_taken_link_is_forgotten_when_it_would_have_ended(redis_client: redis.Redis) -> None:
     links = LoginLinks(redis_client)
     secret = links.make("k3v9x0qa", 0)
     assert links.lookup("k3v9x0qa", secret).record is None

@@ -4,71 +4,49 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 
 import pytest
 from flask import Flask
-from prometheus_client.parser import text_string_to_metric_families
 
 from app.api.blueprint import rules_of
 from app.api.instruments import INSTRUMENTS
 from app.core.composition import Core
 from app.core.redis import task_queue
 from app.core.redis.dead_letters import DeadLetter
-from app.core.sessions.model import Status
 from tests.unit.api.helpers import (
     ADMIN_KEY,
     BOUND_KEY,
+    KEYS,
+    NO_REDIS,
     SERVICE_KEY,
+    TEXT,
     AppMaker,
     Client,
+    bearer,
     check_problem,
-    core_of,
-    digest,
+    key_entry,
     keyed,
-    move,
     new_session,
+    samples,
 )
-from tests.unit.api.visitors import Visitor, asked, link
+from tests.unit.api.visitors import Visitor, link
 
 METRICS_KEY = "key-of-prometheus"
-TEXT = {"Accept": "text/plain"}
+
+pytestmark = pytest.mark.settings(api_keys=json.dumps([*KEYS, key_entry("prometheus", METRICS_KEY, "metrics")]))
 
 
-@pytest.fixture
-def app(make_app: AppMaker) -> Flask:
-    keys = [
-        {"name": "prometheus", "sha256": digest(METRICS_KEY), "role": "metrics"},
-        {"name": "backend", "sha256": digest(SERVICE_KEY), "role": "service"},
-    ]
-    return make_app(api_keys=json.dumps(keys), secret_key="k" * 32)
+@pytest.mark.parametrize("role", ["admin", "read", "service"])
+def test_a_key_that_is_bound_to_users_is_shown_nothing_of_the_whole_service(make_app: AppMaker, role: str) -> None:
+    entry = key_entry("course", BOUND_KEY, role, user_prefix="course-")
+    bound = keyed(make_app(api_keys=json.dumps([entry])), BOUND_KEY)
+    check_problem(bound.get("/metrics", headers=TEXT), 403, "forbidden")
 
 
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
-
-
-def samples(text: str) -> Mapping[tuple[str, ...], float]:
-    return {
-        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-def test_a_key_that_is_bound_to_users_is_shown_nothing_of_the_whole_service(make_app: AppMaker) -> None:
-    """A key of this role has no users, whatever it is bound to."""
-    entries = [
-        {"name": "course", "sha256": digest(BOUND_KEY), "role": role, "user_prefix": "course-"}
-        for role in ("admin", "read", "service", "metrics")
-    ]
-    for entry in entries:
-        bound = keyed(make_app(api_keys=json.dumps([entry])), BOUND_KEY)
-        answer = bound.get("/metrics", headers=TEXT)
-        if entry["role"] == "metrics":
-            assert answer.status_code == 200
-        else:
-            check_problem(answer, 403, "forbidden")
+def test_a_key_of_this_role_has_no_users_whatever_it_is_bound_to(make_app: AppMaker) -> None:
+    entry = key_entry("course", BOUND_KEY, "metrics", user_prefix="course-")
+    bound = keyed(make_app(api_keys=json.dumps([entry])), BOUND_KEY)
+    assert bound.get("/metrics", headers=TEXT).status_code == 200
 
 
 @pytest.mark.parametrize("shown", [bearer(METRICS_KEY), {"X-API-Key": METRICS_KEY}], ids=["bearer", "header"])
@@ -89,30 +67,20 @@ def test_it_opens_metrics_and_nothing_else(app: Flask, client: Client, shown: di
     assert opened == {"system.metrics"} | {each for each in app.view_functions if rules_of(app, each).anonymous}
 
 
-def test_other_keys_are_no_bearers(app: Flask) -> None:
+def test_other_keys_are_no_bearers(stranger: Client) -> None:
     """What a page's script may send must not be a key that acts."""
     for key in (ADMIN_KEY, SERVICE_KEY, "wrong"):
-        check_problem(app.test_client().get("/metrics", headers=bearer(key)), 401, "unauthorized")
+        check_problem(stranger.get("/metrics", headers=bearer(key)), 401, "unauthorized")
 
 
-def test_it_opens_no_agent(app: Flask, client: Client, core: Core) -> None:
+@pytest.mark.parametrize("headers", [{"X_API_Key": METRICS_KEY}, bearer(METRICS_KEY)], ids=["header", "bearer"])
+def test_it_opens_no_agent(core: Core, visitor: Visitor, uuid: str, headers: dict[str, str]) -> None:
     """At the ingress, where keys open agents too."""
-    uuid = new_session(client)
-    move(core, uuid, Status.ACTIVE)
-    visitor = Visitor(app, uuid)
-    for headers in ({"X_API_Key": METRICS_KEY}, {"Authorization": f"Bearer {METRICS_KEY}"}):
-        told = asked(f"{core.settings.agents_host()}", f"/chat/{uuid}/health", **headers)
-        assert visitor.client.get("/auth/verify", headers=told).status_code in (401, 404)
+    answer = visitor.visit(f"/chat/{uuid}/health", host=core.settings.agents_host(), **headers)
+    check_problem(answer, 401, "unauthorized")
 
 
-def test_the_document_tells_of_it(client: Client) -> None:
-    document = client.get("/openapi.json").json
-    assert {"MetricsKey": []} in document["paths"]["/metrics"]["get"]["security"]
-    assert document["components"]["securitySchemes"]["MetricsKey"] == {"type": "http", "scheme": "bearer"}
-
-
-def test_requests_are_counted(app: Flask, client: Client) -> None:
-    uuid = new_session(client)
+def test_requests_are_counted(client: Client, uuid: str) -> None:
     for _ in range(2):
         client.get(f"/session/{uuid}")
     client.get("/nowhere")
@@ -123,8 +91,7 @@ def test_requests_are_counted(app: Flask, client: Client) -> None:
     assert uuid not in str(found)
 
 
-def test_streams_and_waits_are_shown_while_they_last(app: Flask, client: Client) -> None:
-    uuid = new_session(client)
+def test_streams_and_waits_are_shown_while_they_last(app: Flask, client: Client, uuid: str) -> None:
     registry = app.extensions[INSTRUMENTS].registry
 
     def open_now(name: str) -> float | None:
@@ -141,6 +108,7 @@ def test_streams_and_waits_are_shown_while_they_last(app: Flask, client: Client)
 def test_what_all_processes_count_in_redis_is_shown(client: Client, core: Core) -> None:
     core.counters.acted("sleep", {"stopped": 700, "total": 1_200})
     core.counters.action_failed("wake")
+    assert client.get("/metrics").json["counters"] == {}, "in JSON they are not"
     core.counters.count("sessions_failed")
     core.dead_letters.add(DeadLetter(task="x"))
     found = samples(client.get("/metrics", headers=TEXT).text)
@@ -154,13 +122,7 @@ def test_what_all_processes_count_in_redis_is_shown(client: Client, core: Core) 
     assert found["sessions_sleeps_total",] == 0
 
 
-def test_the_json_is_as_it_was(client: Client, core: Core) -> None:
-    core.counters.acted("sleep", {"total": 1})
-    core.counters.action_failed("wake")
-    assert client.get("/metrics").json["counters"] == {}
-
-
-def test_the_age_of_the_oldest_task_is_known_from_the_last_look(client: Client, core: Core) -> None:
+def test_the_age_of_the_oldest_task_is_known_from_the_last_look(core: Core) -> None:
     """Web may not read the messages, so the sweep notes it."""
     queues, now = task_queue.QUEUES, time.time()
     for queue, since in (("wake", now - 30), ("wake", now - 5), ("deliver", now - 7)):
@@ -175,32 +137,31 @@ def test_the_age_of_the_oldest_task_is_known_from_the_last_look(client: Client, 
     }
 
 
-def test_a_message_says_when_it_was_enqueued(client: Client, core: Core) -> None:
+def test_a_message_says_when_it_was_enqueued(core: Core) -> None:
     before = time.time()
     core.tasks.send(task_queue.SWEEP_IDLE)
     message = core.redis.lrange("sweep", -1, -1)[0]
     assert before - 0.01 <= task_queue.enqueued_at(message, 0.0) <= time.time()
 
 
-def test_forward_auth_counts_its_decisions(app: Flask, client: Client) -> None:
-    uuid = new_session(client)
-    move(core_of(app), uuid, Status.ACTIVE)
-    visitor = Visitor(app, uuid)
+def decided(visitor: Visitor) -> dict[str, float | None]:
     registry = visitor.client.application.extensions[INSTRUMENTS].registry
+    return {
+        name: registry.get_sample_value("forward_auth_decisions_total", {"decision": name})
+        for name in ("let_in", "login", "refused", "error")
+    }
+
+
+def test_forward_auth_counts_its_decisions(client: Client, visitor: Visitor, uuid: str) -> None:
     visitor.visit()
     visitor.navigate(link(client, uuid))
     visitor.navigate()
     visitor.client.get("/auth/verify")
-    decided = {
-        name: registry.get_sample_value("forward_auth_decisions_total", {"decision": name})
-        for name in ("let_in", "login", "refused", "error")
-    }
-    assert decided == {"let_in": 1, "login": 1, "refused": 2, "error": 0}
+    assert decided(visitor) == {"let_in": 1, "login": 1, "refused": 2, "error": 0}
 
 
-def test_a_decision_without_redis_is_an_error(make_app: AppMaker, app: Flask) -> None:
-    broken = make_app(secret_key="k" * 32, redis_url="redis://127.0.0.1:1/0")
-    visitor = Visitor(broken, "abcd1234")
+@pytest.mark.settings(redis_url=NO_REDIS)
+def test_a_decision_without_redis_is_an_error(app: Flask) -> None:
+    visitor = Visitor(app, "abcd1234")
     assert visitor.visit().status_code == 503
-    registry = visitor.client.application.extensions[INSTRUMENTS].registry
-    assert registry.get_sample_value("forward_auth_decisions_total", {"decision": "error"}) == 1
+    assert decided(visitor)["error"] == 1

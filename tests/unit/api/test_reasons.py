@@ -26,24 +26,25 @@ from app.core.storage.archive_keys import UnknownKey
 
 UP_ONCE = dict.fromkeys(PHASES, 1)
 
-REASONS = [
-    (
-        "The editor ended unexpectedly. Last lines of its log:\nError: ENOENT /root/.cache/x/launch.js\n10.0.0.7",
-        "The editor ended unexpectedly.",
-    ),
-    (
-        "The workspace's image cannot be pulled: dial tcp 10.1.2.3:443: registry.corp.example.com",
-        "The workspace's image cannot be pulled.",
-    ),
-    ("The worker gave up at /srv/data/x on node-7.internal.example.com", "The worker gave up at … on …"),
-    ("It is at http://10.0.0.7:8000/x or 10.0.0.7 or C:\\x\\y", "It is at … or … or …"),
-    ("Unreadable: “/workspace/app/mine.txt”", "Unreadable."),
-    ("", ""),
-    ("x" * 1000, "x" * 200 + "."),
-]
 
-
-@pytest.mark.parametrize(("reason", "shown"), REASONS)
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        (
+            "The editor ended unexpectedly. Last lines of its log:\nError: ENOENT /root/.cache/x/launch.js\n10.0.0.7",
+            "The editor ended unexpectedly.",
+        ),
+        (
+            "The workspace's image cannot be pulled: dial tcp 10.1.2.3:443: registry.corp.example.com",
+            "The workspace's image cannot be pulled.",
+        ),
+        ("The worker gave up at /srv/data/x on node-7.internal.example.com", "The worker gave up at … on …"),
+        ("It is at http://10.0.0.7:8000/x or 10.0.0.7 or C:\\x\\y", "It is at … or … or …"),
+        ("Unreadable: “/workspace/app/mine.txt”", "Unreadable."),
+        ("", ""),
+        ("x" * 1000, "x" * 200 + "."),
+    ],
+)
 def test_a_reason_is_shown_without_what_machines_said(reason: str, shown: str) -> None:
     assert for_people(reason) == shown
 
@@ -65,13 +66,10 @@ def test_the_codes_of_errors_exist() -> None:
     assert set(WAITS) <= {each.value for each in ReasonCode}
 
 
-def test_an_unknown_code_has_words_too() -> None:
+def test_an_unknown_code_has_words_too_and_one_that_was_up_has_stopped() -> None:
     words = told(Status.FAILED, {}, "", "")
     assert (words.title, words.detail) == (FAILED, "")
     assert words.text.startswith("Something went wrong.")
-
-
-def test_one_that_was_up_has_stopped() -> None:
     assert told(Status.FAILED, UP_ONCE, ReasonCode.EDITOR_ENDED, "").title == STOPPED
 
 

@@ -5,23 +5,20 @@ from __future__ import annotations
 import time
 
 import pytest
-from flask import Flask
 
 from app.api.session_metrics_schemas import PercentilesSchema
 from app.core.composition import Core
 from app.core.prompts.token_usage import Tokens, TokenUsage
-from app.core.sessions.model import Status
 from app.core.sessions.resources import Sample
-from tests.unit.api.helpers import BOUND_KEY, Client, check_problem, keyed, move, new_session
+from tests.unit.api.helpers import Client
 
 MIB = 1_048_576
 BUSY = Sample(0.25, 300 * MIB, 900 * MIB)
 
 
-def test_it_shows_now_the_last_hour_the_answers_and_the_tokens(client: Client, core: Core) -> None:
-    uuid = new_session(client)
-    move(core, uuid, Status.ACTIVE, replicas=1)
+def test_it_shows_now_the_last_hour_the_answers_and_the_tokens(client: Client, core: Core, uuid: str) -> None:
     now = time.time()
+    core.store.change(uuid, now, replicas=1)
     for minutes in (1, 2):
         core.resources.note(uuid, BUSY, now - 60 * minutes)
     for number in range(3):
@@ -41,22 +38,15 @@ def test_it_shows_now_the_last_hour_the_answers_and_the_tokens(client: Client, c
     assert shown["tokens"] == {"prompt": 120, "completion": 30}
 
 
-def test_a_session_that_never_reported_uses_nothing(client: Client) -> None:
-    shown = client.get(f"/session/{new_session(client)}/metrics").json
+def test_a_session_that_never_reported_uses_nothing(client: Client, uuid: str) -> None:
+    shown = client.get(f"/session/{uuid}/metrics").json
     nothing = {"cpu": 0.0, "memory_bytes": 0, "disk_bytes": 0}
     assert shown["now"] == nothing
     assert all({**each, "at": ""} == {**nothing, "at": ""} for each in shown["hour"])
     assert shown["chat_ms"] == {"p50": None, "p95": None}
 
 
-def test_who_may_not_see_the_session_learns_nothing(app: Flask, client: Client) -> None:
-    uuid = new_session(client)
-    check_problem(keyed(app, BOUND_KEY).get(f"/session/{uuid}/metrics"), 404, "session_not_found")
-    check_problem(client.get("/session/zzzzzzzz/metrics"), 404, "session_not_found")
-
-
-def test_nobody_is_billed_by_what_a_workspace_reports(client: Client, core: Core) -> None:
-    uuid = new_session(client)
+def test_nobody_is_billed_by_what_a_workspace_reports(client: Client, core: Core, uuid: str) -> None:
     core.resources.note(uuid, Sample(4_000.0, 2**50, 2**50), time.time())
     cost = client.get(f"/session/{uuid}/cost").json
     assert (cost["dollars"]["total"], cost["compute_seconds"], cost["storage_gib_hours"]) == (0.0, {}, 0.0)

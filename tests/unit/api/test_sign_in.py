@@ -16,10 +16,8 @@ from app.core.composition import Core
 from app.core.sessions.model import Status
 from app.main import create_app
 from app.process.settings import Settings, SettingsError
-from tests.unit.api.helpers import ADMIN_KEY as KEY
-from tests.unit.api.helpers import AppMaker, Client, check_problem, forward_auth_of, keyed, move, new_session
+from tests.unit.api.helpers import Client, check_problem, move, new_session
 from tests.unit.api.visitors import BACKGROUND, HANDSHAKE, NAVIGATION, OLD_BROWSER, POLL, Visitor, asked_by_nginx, link
-from tests.world import SECRET_KEY
 
 LOGIN = "https://app.example.com/sign-in"
 STEERED = (
@@ -28,10 +26,7 @@ STEERED = (
 )
 
 
-@pytest.fixture
-def app(make_app: AppMaker) -> Flask:
-    limits = {"rate_limit_default": "10000/minute", "rate_limit_create": "10000/minute"}
-    return make_app(**limits, secret_key=SECRET_KEY, login_url=LOGIN, ingress_forward_auth=STEERED)
+pytestmark = pytest.mark.settings(login_url=LOGIN, ingress_forward_auth=STEERED)
 
 
 def asked_for(answer: Any) -> tuple[str, str]:
@@ -41,13 +36,6 @@ def asked_for(answer: Any) -> tuple[str, str]:
     assert location.startswith(f"{LOGIN}?")
     told = parse_qs(urlsplit(location).query)
     return told["workspace"][0], told["return_to"][0]
-
-
-def opened(client: Client, uuid: str, path: str) -> str:
-    """The path and query of a new link to a path."""
-    answer = client.post(f"/session/{uuid}/open", json={"path": path})
-    assert answer.status_code == 200, answer.text
-    return "/" + str(answer.json["url"]).partition("localhost/")[2]
 
 
 @pytest.mark.parametrize("headers", [NAVIGATION, OLD_BROWSER], ids=["browser", "old browser"])
@@ -63,7 +51,7 @@ def test_a_person_without_a_cookie_is_asked_by_the_product_who_they_are(
 def test_they_come_back_to_the_same_path(client: Client, visitor: Visitor, uuid: str) -> None:
     """By the link that the product was given for it."""
     path = asked_for(visitor.navigate("/x?folder=%2Fa"))[1]
-    entered = visitor.navigate(opened(client, uuid, path))
+    entered = visitor.navigate(link(client, uuid, path=path))
     assert entered.headers["Location"] == f"http://{visitor.host}{path}&{ENTERED}"
     tidied = visitor.navigate(f"{path}&{ENTERED}")
     assert (tidied.status_code, tidied.headers["Location"]) == (302, f"http://{visitor.host}{path}")
@@ -73,13 +61,13 @@ def test_they_come_back_to_the_same_path(client: Client, visitor: Visitor, uuid:
 def test_whose_browser_keeps_no_cookie_is_told_so_and_not_sent_round(
     client: Client, visitor: Visitor, uuid: str
 ) -> None:
-    entered = visitor.navigate(opened(client, uuid, "/x"))
+    entered = visitor.navigate(link(client, uuid, path="/x")).headers["Location"].partition(visitor.host)[2]
     visitor.cookies.clear()
-    page = visitor.navigate(entered.headers["Location"].partition(visitor.host)[2])
+    page = visitor.navigate(entered)
     assert (page.status_code, page.mimetype) == (401, "text/html")
     assert "did not keep" in page.text
     assert re.findall(r'href="([^"]+)"', page.text) == [f"http://{visitor.host}/x"], "which asks the product again"
-    assert visitor.navigate(entered.headers["Location"].partition(visitor.host)[2]).status_code == 401
+    assert visitor.navigate(entered).status_code == 401
 
 
 def test_a_product_that_sends_people_back_without_a_link_leads_to_a_page(visitor: Visitor, uuid: str) -> None:
@@ -101,15 +89,17 @@ def test_how_often_somebody_was_sent_is_no_affair_of_the_workspace(client: Clien
     assert "Cookie" not in visitor.visit().headers
 
 
-@pytest.mark.parametrize("headers", [*BACKGROUND.values(), HANDSHAKE], ids=[*BACKGROUND, "socket"])
-def test_everything_else_stays_401(visitor: Visitor, headers: dict[str, str]) -> None:
-    answer = visitor.visit(**headers)
+@pytest.mark.parametrize(
+    ("uri", "method", "headers"),
+    [
+        *(("/", "GET", headers) for headers in (*BACKGROUND.values(), HANDSHAKE)),
+        *((RETRY_PATH, method, NAVIGATION) for method in ("POST", "HEAD")),
+    ],
+    ids=[*BACKGROUND, "socket", "POST", "HEAD"],
+)
+def test_everything_else_stays_401(visitor: Visitor, uri: str, method: str, headers: dict[str, str]) -> None:
+    answer = visitor.visit(uri, method, **headers)
     assert (answer.status_code, "Location" in answer.headers) == (401, False)
-
-
-def test_no_method_but_get_is_sent_there(visitor: Visitor) -> None:
-    for method in ("POST", "HEAD"):
-        assert visitor.visit(RETRY_PATH, method, **NAVIGATION).status_code == 401
 
 
 def test_a_used_link_is_told_as_one_and_not_sent_round(client: Client, app: Flask, uuid: str) -> None:
@@ -119,36 +109,27 @@ def test_a_used_link_is_told_as_one_and_not_sent_round(client: Client, app: Flas
     assert Visitor(app, uuid).navigate(path).status_code == 403
 
 
-def test_a_workspace_that_never_was_is_told_like_one_that_is(client: Client, core: Core, app: Flask, uuid: str) -> None:
+@pytest.mark.parametrize(
+    ("headers", "uri"),
+    [(NAVIGATION, "/x"), (POLL, "/x"), (NAVIGATION, "/?workspace-link=x"), (NAVIGATION, f"/?{ENTERED}")],
+)
+def test_a_workspace_that_never_was_is_told_like_one_that_is(
+    client: Client, core: Core, app: Flask, uuid: str, headers: dict[str, str], uri: str
+) -> None:
     """To navigations, programs, and whoever comes with a link or the mark of one. The product knows its own."""
     gone = new_session(client)
     move(core, gone, Status.TERMINATING)
-    for headers, uri in (
-        (NAVIGATION, "/x"),
-        (POLL, "/x"),
-        (NAVIGATION, "/?workspace-link=x"),
-        (NAVIGATION, f"/?{ENTERED}"),
-    ):
-        told = []
-        for each in (uuid, gone, "zzzzzzzz"):
-            answer = Visitor(app, each).visit(uri, **headers)
-            body = re.sub(r'"request_id": "\w+"', "", answer.text)
-            told.append(
-                (answer.status_code, body.replace(each, ""), answer.headers.get("Location", "").replace(each, ""))
-            )
-        assert told[0] == told[1] == told[2], uri
-    check_problem(client.post("/session/zzzzzzzz/open"), 404, "session_not_found")
+    told = []
+    for each in (uuid, gone, "zzzzzzzz"):
+        answer = Visitor(app, each).visit(uri, **headers)
+        body = re.sub(r'"request_id": "\w+"', "", answer.text)
+        told.append((answer.status_code, body.replace(each, ""), answer.headers.get("Location", "").replace(each, "")))
+    assert told[0] == told[1] == told[2]
 
 
-def test_where_to_is_never_another_host_and_never_a_secret(visitor: Visitor) -> None:
-    for uri, path in (
-        ("//evil.example.com/x", "/"),
-        ("/\\evil.example.com", "/"),
-        ("/x?" + "y" * 3_000, "/"),
-        ("/x?a=b#c", "/"),
-    ):
-        visitor.cookies.clear()
-        assert asked_for(visitor.navigate(uri))[1] == path
+@pytest.mark.parametrize("uri", ["//evil.example.com/x", "/\\evil.example.com", "/x?" + "y" * 3_000, "/x?a=b#c"])
+def test_where_to_is_never_another_host_and_never_a_secret(visitor: Visitor, uri: str) -> None:
+    assert asked_for(visitor.navigate(uri))[1] == "/"
 
 
 @pytest.mark.parametrize(
@@ -159,15 +140,12 @@ def test_a_link_leads_to_no_such_path(client: Client, uuid: str, path: object) -
     assert "path" in dict(problem["errors"])  # type: ignore[call-overload]
 
 
-def test_without_a_page_to_sign_in_all_is_as_before(make_app: AppMaker) -> None:
-    app = make_app(secret_key=SECRET_KEY)
-    client = keyed(app, KEY)
-    uuid = new_session(client)
-    visitor = Visitor(app, uuid)
+@pytest.mark.settings(login_url="", ingress_forward_auth="")
+def test_without_a_page_to_sign_in_all_is_as_before(client: Client, visitor: Visitor, uuid: str) -> None:
     page = visitor.navigate("/x")
     assert (page.status_code, page.mimetype) == (401, "text/html")
     assert visitor.cookies == {}
-    assert visitor.navigate(opened(client, uuid, "/x")).headers["Location"] == f"http://{visitor.host}/x"
+    assert visitor.navigate(link(client, uuid, path="/x")).headers["Location"] == f"http://{visitor.host}/x"
 
 
 @pytest.mark.parametrize(
@@ -189,11 +167,12 @@ def test_an_nginx_that_does_not_say_why_it_leads_away_or_where_to_stops_the_star
     assert replace(settings, ingress_forward_auth=STEERED).checked()
 
 
-def test_nginx_leads_to_the_products_sign_in_and_back(app: Flask, client: Client, uuid: str) -> None:
+def test_nginx_leads_to_the_products_sign_in_and_back(
+    app: Flask, client: Client, forward_auth: Client, uuid: str
+) -> None:
     """By way of the API's own host: forward-auth's answer says in a header why, and nginx's redirect says it on."""
     own = f"vs-code-{uuid}.localhost"
-    forward_auth = forward_auth_of(app).test_client(use_cookies=False)
-    api = app.test_client(use_cookies=False)
+    api: Client = app.test_client(use_cookies=False)
 
     def visit(uri: str, **headers: str) -> tuple[Any, Any]:
         """What forward auth answers nginx, and what the browser is told in the end."""
@@ -207,7 +186,7 @@ def test_nginx_leads_to_the_products_sign_in_and_back(app: Flask, client: Client
     assert auth_says.headers["Workspace-Next"] == "sign_in"
     assert asked_for(sent) == (uuid, "/x?a=b")
     assert sent.headers.get("Set-Cookie") is None
-    entered, back = visit(opened(client, uuid, "/x?a=b"))
+    entered, back = visit(link(client, uuid, path="/x?a=b"))
     cookie = entered.headers["Set-Cookie"].partition(";")[0]
     assert back.headers["Location"] == f"http://{own}/x?a=b&{ENTERED}"
     _, blocked = visit(f"/x?a=b&{ENTERED}")
@@ -219,9 +198,9 @@ def test_nginx_leads_to_the_products_sign_in_and_back(app: Flask, client: Client
     assert (circle.status_code, "LOGIN_URL" in circle.text) == (401, True)
     poll = forward_auth.get("/auth/verify", **asked_by_nginx(own, "/x", **POLL))
     assert (poll.status_code, "Workspace-Next" in poll.headers) == (403, False)
-    for bad in ({"next": "elsewhere"}, {"next": "sign_in", "rd": "https://evil.example.com/"}):
-        check_problem(
-            api.get("/auth/again", query_string={"rd": f"http://{own}/"} | bad),
-            400,
-            "invalid_request" if "rd" not in bad else "no_visit",
-        )
+    for bad, error in (
+        ({"next": "elsewhere"}, "invalid_request"),
+        ({"next": "sign_in", "rd": "https://evil.example.com/"}, "no_visit"),
+    ):
+        answer = api.get("/auth/again", query_string={"rd": f"http://{own}/"} | bad)
+        check_problem(answer, 400, error)

@@ -3,71 +3,63 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from flask import Flask
 
 from app.api.reasons import ASLEEP, Files, told
-from app.api.session_schemas import SessionStatusSchema, SessionSummarySchema
 from app.core.composition import Core
-from app.core.restore_points.index import RestorePoint
-from app.core.restore_points.names import new_id, reference
+from app.core.restore_points.names import reference
 from app.core.sessions.model import Record, Status, iso
 from app.core.sessions.reason_codes import ReasonCode
-from tests.unit.api.helpers import AppMaker, Client, new_session
-from tests.unit.api.visitors import NAVIGATION, POLL, Visitor, link
-from tests.world import SECRET_KEY
+from tests.unit.api.helpers import TEXT, Client, new_session, put_point, samples
+from tests.unit.api.visitors import NAVIGATION, POLL, Visitor
 
 NOW = 1_763_625_600.0
 DAY = 86_400.0
 
 
-@pytest.fixture
-def app(make_app: AppMaker) -> Flask:
-    return make_app(secret_key=SECRET_KEY)
-
-
-def asleep(core: Core, uuid: str, **fields: object) -> Record:
+def asleep(core: Core, uuid: str, **fields: object) -> None:
     core.store.change(uuid, NOW, to=Status.SLEEPING, settle=True, last_activity=NOW, **fields)
-    return core.store.get(uuid)
 
 
-def test_a_session_says_when_it_is_archived_and_when_it_ends(client: Client, core: Core) -> None:
-    uuid = new_session(client)
+def shown(client: Client, uuid: str) -> Any:
+    return client.get(f"/session/{uuid}").json["session"]
+
+
+def test_a_session_says_when_it_is_archived_and_when_it_ends(client: Client, core: Core, uuid: str) -> None:
     asleep(core, uuid, provisioned=True)
-    session = client.get(f"/session/{uuid}").json["session"]
-    assert (session["tier"], session["archives_at"]) == ("hot", iso(NOW + core.settings.session_ttl))
-    assert session["expires_at"] == iso(NOW + core.settings.archive_retention)
-    [row] = client.get("/sessions").json["sessions"]
-    assert {name: row[name] for name in ("tier", "archives_at", "expires_at")} == {
-        name: session[name] for name in ("tier", "archives_at", "expires_at")
+    expected = {
+        "tier": "hot",
+        "archives_at": iso(NOW + core.settings.session_ttl),
+        "expires_at": iso(NOW + core.settings.archive_retention),
     }
+    [row] = client.get("/sessions").json["sessions"]
+    for each in (shown(client, uuid), row):
+        assert {name: each[name] for name in expected} == expected
 
 
-def test_an_archived_one_says_so_and_sleeps(client: Client, core: Core) -> None:
-    uuid = new_session(client)
+def test_an_archived_one_says_so_and_sleeps(client: Client, core: Core, uuid: str) -> None:
     asleep(core, uuid, archived_at=NOW)
-    session = client.get(f"/session/{uuid}").json["session"]
+    session = shown(client, uuid)
     assert (session["status"], session["tier"], session["archives_at"]) == ("sleeping", "archived", None)
     assert session["expires_at"] == iso(NOW + core.settings.archive_retention)
     assert session["archived_at"] == iso(NOW)
     hot = new_session(client)
-    assert client.get("/sessions").json["sessions"][1]["tier"] == "archived"
     for tier, found in (("archived", uuid), ("hot", hot)):
         rows = client.get(f"/sessions?tier={tier}").json["sessions"]
         assert [(row["uuid"], row["tier"]) for row in rows] == [(found, tier)]
     assert client.get("/sessions?tier=cold").status_code == 400
     assert client.get("/metrics").json["archived_sessions"] == 1
-    text = client.get("/metrics", headers={"Accept": "text/plain"}).text
-    assert 'sessions_tier{tier="archived"} 1.0' in text
+    assert samples(client.get("/metrics", headers=TEXT).text)["sessions_tier", "archived"] == 1.0
 
 
 def test_without_a_ttl_there_is_neither(client: Client, core: Core) -> None:
     uuid = new_session(client, ttl=0)
-    record = asleep(core, uuid)
-    with client.application.test_request_context():
-        shown = SessionStatusSchema().dump(record)["session"]
-        assert (SessionSummarySchema().dump(record)["archives_at"], shown["expires_at"]) == (None, None)
+    asleep(core, uuid)
+    [row] = client.get("/sessions").json["sessions"]
+    assert (row["archives_at"], shown(client, uuid)["expires_at"]) == (None, None)
 
 
 def test_an_end_comes_no_earlier_than_the_ttl() -> None:
@@ -91,22 +83,18 @@ IN_WORDS = "Restoring 10,000 files, 304 MB, of 3 May 2026, 14:02 UTC."
 
 def restoring(core: Core, uuid: str) -> None:
     """As a worker leaves it while it restores the files of an archived session."""
-    point = RestorePoint(
-        id=new_id(), uuid=uuid, created_at=NOW, trigger="archive", files=10_000, size=304_000_000, stored=1
-    )
-    core.restore_points.put(uuid, [point])
+    point = put_point(core, uuid, created_at=NOW, trigger="archive", files=10_000, size=304_000_000)
     asleep(core, uuid, archived_at=NOW, restore_from=reference(uuid, point.id))
     core.sessions.wake(uuid)
     core.store.change(uuid, NOW, restoring=BRINGS)
 
 
-def test_a_session_says_what_is_being_restored_until_that_is_done(client: Client, core: Core) -> None:
-    uuid = new_session(client)
+def test_a_session_says_what_is_being_restored_until_that_is_done(client: Client, core: Core, uuid: str) -> None:
     restoring(core, uuid)
-    session = client.get(f"/session/{uuid}").json["session"]
+    session = shown(client, uuid)
     assert (session["status"], session["restoring"]) == ("waking", BRINGS)
     core.store.change(uuid, NOW, to=Status.ACTIVE, settle=True, restore_from="", restoring={})
-    assert client.get(f"/session/{uuid}").json["session"]["restoring"] is None
+    assert shown(client, uuid)["restoring"] is None
 
 
 @pytest.mark.parametrize("files", Files)
@@ -116,24 +104,18 @@ def test_a_visitor_reads_what_is_being_restored(files: Files) -> None:
     assert "Restoring 1" not in told(Status.SLEEPING, {}, "", "", files, BRINGS).text
 
 
-def test_only_who_may_enter_reads_what_is_being_restored(app: Flask, client: Client, core: Core) -> None:
-    uuid = new_session(client)
-    visitor = Visitor(app, uuid)
-    visitor.navigate(link(client, uuid))
+def test_only_who_may_enter_reads_what_is_being_restored(app: Flask, core: Core, uuid: str, entered: Visitor) -> None:
     restoring(core, uuid)
-    assert IN_WORDS in visitor.navigate().text
-    assert IN_WORDS in visitor.visit(**POLL).json["for_people"]["text"]
-    stranger = Visitor(app, uuid)
-    pages = [stranger.navigate(), stranger.visit(**POLL), stranger.client.get("/auth/waking", headers=NAVIGATION)]
+    assert IN_WORDS in entered.navigate().text
+    assert IN_WORDS in entered.visit(**POLL).json["for_people"]["text"]
+    other = Visitor(app, uuid)
+    pages = [other.navigate(), other.visit(**POLL), other.client.get("/auth/waking", headers=NAVIGATION)]
     assert not [page.text for page in pages if "10,000" in page.text or "May" in page.text]
 
 
-def test_a_wake_from_the_archive_is_not_said_to_take_as_long_as_others(app: Flask, client: Client, core: Core) -> None:
-    uuid = new_session(client)
-    visitor = Visitor(app, uuid)
-    visitor.navigate(link(client, uuid))
+def test_a_wake_from_the_archive_is_not_said_to_take_as_long_as_others(core: Core, uuid: str, entered: Visitor) -> None:
     asleep(core, uuid)
     core.counters.started("wake", {"ready": 512})
-    assert 'data-estimate="512"' in visitor.navigate().text
+    assert 'data-estimate="512"' in entered.navigate().text
     restoring(core, uuid)
-    assert 'data-estimate="0"' in visitor.navigate().text
+    assert 'data-estimate="0"' in entered.navigate().text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import time
@@ -14,7 +13,7 @@ from flask import Flask
 from app.core.composition import Core
 from app.core.sessions.change import Intervals
 from app.core.sessions.model import USER_ID_PATTERN, Status
-from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, add_backup, core_of, keyed, move, new_session
+from tests.unit.api.helpers import Client, add_backup, create, key_entry, keyed, move, new_session
 
 MONTH = time.strftime("%Y-%m", time.gmtime())
 PROVIDERS = ["auth0|a:b", "google-oauth2|107691503500061507151", "urn:users:ada", "a|b"]
@@ -22,11 +21,15 @@ CLOSE = ["a", f"a:{MONTH}", f"a:{MONTH}:sessions", "a:open", "a:sessions", "auth
 """Such as end as the names of keys in Redis do."""
 
 
-@pytest.fixture
-def app(make_app: AppMaker) -> Flask:
-    tenant = {"name": "tenant", "sha256": hashlib.sha256(b"tenant-key").hexdigest(), "role": "admin"}
-    bound = tenant | {"user_prefix": "auth0|a:"}
-    return make_app(api_keys=json.dumps([bound]), rate_limit_default="10000/minute", rate_limit_create="10000/minute")
+TENANT = key_entry("tenant", "tenant-key", "admin", user_prefix="auth0|a:")
+
+pytestmark = pytest.mark.settings(api_keys=json.dumps([TENANT]))
+
+
+def run_an_hour(core: Core, uuid: str) -> None:
+    now = time.time()
+    core.store.change(uuid, now, ledger=Intervals(runs_from=now - 3_600))
+    core.store.change(uuid, now, ledger=Intervals(ran_until=now))
 
 
 @pytest.fixture
@@ -36,8 +39,7 @@ def sessions(client: Client, core: Core) -> dict[str, str]:
     for user_id in (*PROVIDERS, *CLOSE):
         uuid = made[user_id] = new_session(client, user_id)
         move(core, uuid, Status.ACTIVE)
-        core.store.change(uuid, time.time(), ledger=Intervals(runs_from=time.time() - 3_600))
-        core.store.change(uuid, time.time(), ledger=Intervals(ran_until=time.time()))
+        run_an_hour(core, uuid)
         add_backup(core, uuid, user_id)
     return made
 
@@ -61,7 +63,7 @@ def test_csv_has_the_ids_as_they_are(client: Client, sessions: dict[str, str]) -
     assert {row["user_id"]: row["sessions"] for row in groups} == dict.fromkeys(sessions, 1)
 
 
-def test_the_feed_is_chosen_by_such_an_id(client: Client, core: Core) -> None:
+def test_the_feed_is_chosen_by_such_an_id(client: Client) -> None:
     answer = client.get("/events", query_string={"user_id": "auth0|a:b"})
     try:
         new_session(client, "auth0|a")
@@ -80,13 +82,9 @@ def test_a_key_is_bound_to_a_prefix_with_them(app: Flask, sessions: dict[str, st
     assert bound.post("/session/create", json={"user_id": "auth0|ab"}).status_code == 403
 
 
-def test_a_budget_counts_what_is_the_users_own(make_app: AppMaker) -> None:
+@pytest.mark.settings(budget_per_user=0.000001)
+def test_a_budget_counts_what_is_the_users_own(client: Client, core: Core) -> None:
     """The user `a` has spent it all, and those whose ids go on like the names of its totals have not."""
-    app = make_app(budget_per_user=0.000001)
-    core, client = core_of(app), keyed(app, ADMIN_KEY)
-    uuid = new_session(client, "a")
-    core.store.change(uuid, time.time(), ledger=Intervals(runs_from=time.time() - 3_600))
-    core.store.change(uuid, time.time(), ledger=Intervals(ran_until=time.time()))
-    for user_id in CLOSE:
-        answer = client.post("/session/create", json={"user_id": user_id})
-        assert answer.status_code == (403 if user_id == "a" else 201), user_id
+    run_an_hour(core, new_session(client, "a"))
+    statuses = {user_id: create(client, user_id=user_id).status_code for user_id in CLOSE}
+    assert statuses == dict.fromkeys(CLOSE, 201) | {"a": 403}

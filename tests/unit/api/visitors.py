@@ -7,7 +7,8 @@ from typing import Any
 from flask import Flask
 from werkzeug.datastructures import Headers
 
-from tests.unit.api.helpers import Client, forward_auth_of
+from app.main import create_forward_auth
+from tests.unit.api.helpers import Client, core_of
 
 SAFARI = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Safari/605.1.15"
 PAGE = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -43,11 +44,16 @@ def asked_by_nginx(host: str, uri: str = "/", server: str = "", service: str = "
     return {"query_string": {"proxy": "nginx", "host": server or host, "service": service}, "headers": told}
 
 
+def forward_auth_client(app: Flask) -> Client:
+    """Of what the ingress asks, over the same Redis."""
+    return create_forward_auth(core_of(app).settings).test_client(use_cookies=False)
+
+
 class Visitor:
     """A browser, with the cookies it was given, or a program with none. `visit` is a request through the ingress."""
 
     def __init__(self, app: Flask, uuid: str) -> None:
-        self.client: Client = forward_auth_of(app).test_client(use_cookies=False)
+        self.client = forward_auth_client(app)
         self.host = f"vs-code-{uuid}.localhost"
         self.cookies: dict[str, str] = {}
 
@@ -64,8 +70,8 @@ class Visitor:
         return self.visit(uri, **(NAVIGATION | headers))
 
 
-def link(client: Client, uuid: str) -> str:
+def link(client: Client, uuid: str, **body: str) -> str:
     """The path and query of a new link."""
-    answer = client.post(f"/session/{uuid}/open")
+    answer = client.post(f"/session/{uuid}/open", json=body)
     assert answer.status_code == 200, answer.text
     return "/" + str(answer.json["url"]).partition("localhost/")[2]
