@@ -73,7 +73,8 @@ class FakeRuntime:
     """`Runtime` in memory. A test plays the editor's part with `become_ready` and `crash`.
 
     `calls` holds what was asked for, in order. An exception put into `errors` under a method's name
-    is raised by its next call, once, before anything changes. `damaged` holds the references of points, and
+    is raised by its next call, once, before anything changes; what `meanwhile` has under it happens first, once too.
+    `orders` are those of the points that were made. `damaged` holds the references of points, and
     the names of backups, that can't be restored.
     """
 
@@ -86,6 +87,8 @@ class FakeRuntime:
         self.backup_users: dict[str, str] = {}
         self.calls: list[tuple[str, str, int]] = []
         self.errors: dict[str, BaseException] = {}
+        self.meanwhile: dict[str, Callable[[], object]] = {}
+        self.orders: list[PointOrder] = []
         self.named = "here"
         self._buried: dict[str, int] = {}
         self._changes: queue.Queue[Observation] = queue.Queue()
@@ -104,6 +107,11 @@ class FakeRuntime:
         workspace.ended = self._clock()
         workspace.failure = f"The editor ended unexpectedly. Last lines of its log:\n{text}"
         self._tell(uuid)
+
+    @property
+    def called(self) -> list[str]:
+        """The names of what was asked for, in order."""
+        return [name for name, *_ in self.calls]
 
     # The protocol
 
@@ -196,6 +204,7 @@ class FakeRuntime:
 
     def make_point(self, uuid: str, order: PointOrder, *, check: Check = never) -> PointSummary:
         self._called("make_point", uuid, 0)
+        self.orders.append(order)
         workspace = self.workspaces.get(uuid)
         if workspace is None:
             raise FilesGone(uuid)
@@ -343,6 +352,8 @@ class FakeRuntime:
 
     def _called(self, name: str, uuid: str, generation: int) -> None:
         self.calls.append((name, uuid, generation))
+        if name in self.meanwhile:
+            self.meanwhile.pop(name)()
         if name in self.errors:
             raise self.errors.pop(name)
 
@@ -369,9 +380,9 @@ def _observation(workspace: FakeWorkspace) -> Observation:
 
 
 def raising(error: BaseException) -> Callable[..., NoReturn]:
-    """Fails in this way, whatever it is given."""
+    """A function that raises this, however it is called."""
 
-    def fail(*_: object, **__: object) -> NoReturn:
+    def raises(*_: object, **__: object) -> NoReturn:
         raise error
 
-    return fail
+    return raises

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from app.core.composition import Core
 from app.core.redis import keys, task_queue
 from app.core.redis.events import FROM_START, SessionEvent
 from app.core.redis.task_queue import Waiting
+from app.core.restore_points.index import RestorePoint
 from app.core.service import NewSession
 from app.core.sessions.counted_time import CountedTime
 from app.core.sessions.idle_policy import IdleVerdict, idle_verdict
 from app.core.sessions.model import Record, Signal
 from app.process.settings import Settings
+from tests.fake_agent import FakeAgent
 from tests.fakes import FakeRuntime
 from workers.agents.disconnect import end_connections, replace_workspace
 from workers.agents.notices import tell_files, warn_of_sleep
@@ -100,6 +103,20 @@ class World:
         told = self.core.events.follow(uuid, FROM_START, seconds=5.0, quiet=0.01)
         return [event for event in iter(lambda: next(told), None) if event is not None]
 
+    def told(self, uuid: str, kind: str) -> list[dict[str, Any]]:
+        """What the session's events of this kind tell."""
+        return [dict(event.data) for event in self.events_of(uuid) if event.type == kind]
+
+    def files(self, uuid: str) -> dict[str, bytes]:
+        """What its workspace has on its volume."""
+        return self.runtime.workspaces[uuid].files
+
+    def newest(self, uuid: str) -> RestorePoint:
+        """Its newest restore point."""
+        point = self.core.restore_points.newest(uuid)
+        assert point is not None
+        return point
+
     def work(self) -> list[str]:
         """Do every task that waits, in order; answers their names. Bounded, so that a loop shows as a failure."""
         done: list[str] = []
@@ -111,25 +128,96 @@ class World:
             self._do(task, args)
         raise AssertionError(f"the queue never became empty: {done[-10:]}")
 
-    def look(self, uuid: str) -> None:
-        """The observer sees the workspace as it is now."""
+    def sweep(self, sweep: Callable[[], None], seconds: float = 0.0) -> list[str]:
+        """Let time pass, then do what this sweep sends; answers the names of that."""
+        self.pass_time(seconds)
+        sweep()
+        return self.work()
+
+    def catch_up(self) -> list[str]:
+        """All that waits is overdue: do what the stale sweep sends again; answers the names of that."""
+        return self.sweep(self.sweeps.stale, self.settings.stale_after + 1)
+
+    def watch(self, seconds: float) -> None:
+        """Let time pass, in which the observer reports and the stale sweep judges each second."""
+        for _ in range(round(seconds)):
+            self.now += 1.0
+            self.core.heartbeats.observer_alive(self.now)
+            self.sweeps.stale()
+
+    def expire(self, seconds: float = 0.0) -> None:
+        """Let time pass, then what is unused for too long goes as far as it gets: to a point, to the archive."""
+        self.pass_time(seconds)
+        for _ in range(3):
+            self.sweep(self.sweeps.expired)
+
+    def look(self, uuid: str, **changed: Any) -> None:
+        """The observer sees the workspace as it is now, but for what `changed` says of it."""
         seen = self.runtime.observe(uuid)
+        assert seen is not None or not changed
         if seen is not None:
-            self.observer.apply(seen)
+            self.observer.apply(replace(seen, **changed))
+
+    def agent_calls(self, uuid: str, agent: FakeAgent, boot: str = "boot-1") -> None:
+        """This is the session's agent from now on."""
+        assert self.core.inbox.agent_here(uuid, agent.address, "pod", boot, self.now)
 
     def active(self, user_id: str = "ada", **wanted: Any) -> str:
         """A session that was created and came up; answers its uuid."""
-        uuid = self.sessions.create(NewSession(user_id=user_id, **wanted)).uuid
+        uuid = self.create(user_id, **wanted)
+        self.up(uuid)
+        return uuid
+
+    def active_with(self, agent: FakeAgent, **wanted: Any) -> str:
+        """A session that came up, and whose agent has called; answers its uuid."""
+        uuid = self.active(**wanted)
+        self.agent_calls(uuid, agent)
+        return uuid
+
+    def create(self, user_id: str = "ada", **wanted: Any) -> str:
+        """A session that was asked for, and no more; answers its uuid."""
+        return self.sessions.create(NewSession(user_id=user_id, **wanted)).uuid
+
+    def up(self, uuid: str) -> Record:
+        """Do what waits, then its workspace answers and is seen to."""
         self.work()
         self.runtime.become_ready(uuid)
         self.look(uuid)
-        return uuid
+        return self.get(uuid)
+
+    def wake(self, uuid: str) -> Record:
+        """A session that slept comes up."""
+        self.sessions.wake(uuid)
+        return self.up(uuid)
+
+    def sleep(self, uuid: str) -> Record:
+        """Put it to sleep, and do what that takes."""
+        self.sessions.sleep(uuid)
+        self.work()
+        return self.get(uuid)
+
+    def delete(self, uuid: str, **terms: Any) -> Record:
+        """Delete it, and do what that takes."""
+        self.sessions.delete(uuid, **terms)
+        self.work()
+        return self.get(uuid)
+
+    def back_up(self, uuid: str) -> Record:
+        """Ask for a backup of it, and do what that takes."""
+        self.sessions.request_backup(uuid)
+        self.work()
+        return self.get(uuid)
+
+    def save(self, uuid: str) -> RestorePoint:
+        """Ask for a restore point of it, and do what that takes."""
+        self.sessions.request_point(uuid)
+        self.work()
+        return self.newest(uuid)
 
     def asleep(self, user_id: str = "ada", **wanted: Any) -> str:
         """A session that sleeps, settled; answers its uuid."""
         uuid = self.active(user_id, **wanted)
-        self.sessions.sleep(uuid)
-        self.work()
+        self.sleep(uuid)
         return uuid
 
     def _do(self, task: str, args: tuple[Any, ...]) -> None:

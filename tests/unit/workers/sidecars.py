@@ -21,7 +21,7 @@ def store_sidecar(world: World, point: RestorePoint) -> None:
         uuid=point.uuid,
         created_at=point.created_at,
         trigger=point.trigger,
-        message_id="",
+        message_id=point.message_id,
         files=point.files,
         size=point.size,
         stored=point.stored,
@@ -32,3 +32,19 @@ def store_sidecar(world: World, point: RestorePoint) -> None:
         head=Head.new(),
     )
     sidecars(world, point.uuid).write(sidecar)
+
+
+def store_alone(world: World, uuid: str, number: int) -> str:
+    """A point that only the store knows of; answers its id."""
+    point = RestorePoint(
+        id=f"p{number:015d}",
+        uuid=uuid,
+        created_at=world.now + number,
+        trigger="interval",
+        files=3,
+        size=30,
+        stored=3,
+        message_id="m1",
+    )
+    store_sidecar(world, point)
+    return point.id

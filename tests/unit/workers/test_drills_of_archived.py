@@ -2,66 +2,41 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-import redis
 
 from app.api.metrics import read_figures
 from app.core.errors import RetryableError
 from app.core.redis import keys, task_queue
 from app.core.restore_points.index import RestorePoint
 from app.core.restore_points.names import reference
-from app.core.sessions.model import Record, Status, Tier
-from app.core.storage.archive_keys import new_key
+from app.core.sessions.model import Status, Tier
 from tests.unit.workers.sidecars import sidecars, store_sidecar
 from tests.world import World
 from workers.lifecycle.stored_points import StoredPoints
 
 CYCLE = 1_000_000.0
-TTL = 3_600.0
 
 
 @pytest.fixture
-def world(redis_client: redis.Redis, tmp_path: Path) -> World:
-    world = World(redis_client, tmp_path, archive_key=new_key(), drill_cycle=CYCLE)
-    world.core.store.first_sight(world.now)
-    return world
-
-
-def sweep(world: World, seconds: float = 0.0) -> list[str]:
-    """Let time pass, and do what the sweep of drills sends."""
-    world.pass_time(seconds)
-    world.drills.sweep()
-    return world.work()
-
-
-def saved(world: World, uuid: str) -> None:
-    """A point of the files as they are now, which differ from those before."""
-    world.now += 10
-    world.runtime.workspaces[uuid].files["at"] = str(world.now).encode()
-    world.sessions.request_point(uuid)
-    world.work()
+def world(saving_world: World) -> World:
+    return saving_world
 
 
 def archived(world: World, *, backup: bool = False) -> tuple[str, list[RestorePoint]]:
     """An archived session, and its stored points, newest first; maybe with a backup between the last two."""
-    uuid = world.active(ttl=TTL)
-    saved(world, uuid)
-    saved(world, uuid)
-    world.sessions.sleep(uuid)
-    world.work()
+    uuid = world.active(ttl=3_600.0)
+    for _ in range(2):
+        world.now += 10
+        world.files(uuid)["at"] = str(world.now).encode()
+        world.save(uuid)
+    world.sleep(uuid)
     if backup:
         world.now += 10
-        world.sessions.request_backup(uuid)
-        world.work()
-    points = world.core.restore_points.of(uuid)
-    world.pass_time(TTL)
-    for _ in range(3):
-        world.sweeps.expired()
-        world.work()
+        world.back_up(uuid)
+    older = world.core.restore_points.of(uuid)
+    world.expire(3_600.0)
     assert world.get(uuid).tier is Tier.ARCHIVED
-    points = world.core.restore_points.of(uuid) + points
+    points = world.core.restore_points.of(uuid) + older
     for each in points:
         store_sidecar(world, each)
     return uuid, points
@@ -71,27 +46,19 @@ def damage(world: World, *points: RestorePoint) -> None:
     world.runtime.damaged.update(reference(each.uuid, each.id) for each in points)
 
 
+def sweep(world: World, seconds: float = CYCLE) -> list[str]:
+    return world.sweep(world.drills.sweep, seconds)
+
+
 def failures(world: World, uuid: str) -> list[object]:
-    return [event.data["restore_point"] for event in world.events_of(uuid) if event.type == "drill_failed"]
-
-
-def came_up(world: World, uuid: str) -> Record:
-    world.sessions.wake(uuid)
-    world.work()
-    world.runtime.become_ready(uuid)
-    world.look(uuid)
-    return world.get(uuid)
-
-
-def files(world: World, uuid: str, name: str) -> bytes | None:
-    return world.runtime.workspaces[uuid].files.get(name)
+    return [each["restore_point"] for each in world.told(uuid, "drill_failed")]
 
 
 def test_the_next_older_one_is_drilled_at_once_and_the_session_wakes_from_it(world: World) -> None:
     """The index had the newest only; the others are read from the store."""
     uuid, (newest, broken_too, oldest) = archived(world)
     damage(world, newest, broken_too)
-    assert sweep(world, CYCLE) == [task_queue.DRILL] * 3
+    assert sweep(world) == [task_queue.DRILL] * 3
     assert failures(world, uuid) == [newest.id, broken_too.id]
     known = {each.id: each for each in world.core.restore_points.of(uuid)}
     assert {each for each in known if known[each].broken} == {newest.id, broken_too.id}
@@ -105,10 +72,10 @@ def test_the_next_older_one_is_drilled_at_once_and_the_session_wakes_from_it(wor
     assert world.get(uuid).last_proven == world.now
     assert len(failures(world, uuid)) == 2
 
-    awake = came_up(world, uuid)
+    awake = world.wake(uuid)
     assert (awake.status, awake.files_of) == (Status.ACTIVE, oldest.created_at)
-    assert [event.data["files_of"] for event in world.events_of(uuid) if event.type == "files_restored"]
-    assert files(world, uuid, "at") == str(oldest.created_at).encode()
+    assert [each["files_of"] for each in world.told(uuid, "files_restored")]
+    assert world.files(uuid)["at"] == str(oldest.created_at).encode()
 
 
 @pytest.mark.parametrize("lost", ["sidecar", "snapshot"])
@@ -117,7 +84,7 @@ def test_a_deleted_point_gives_way_to_the_one_before_it(world: World, lost: str)
     del world.runtime.points[reference(uuid, newest.id)]
     if lost == "sidecar":
         sidecars(world, uuid).remove(newest.id)
-    sweep(world, CYCLE)
+    sweep(world)
     assert world.get(uuid).restore_from == reference(uuid, older.id)
     assert world.get(uuid).last_proven == world.now
 
@@ -126,13 +93,13 @@ def test_a_newer_backup_is_what_it_wakes_from(world: World) -> None:
     """It is whole, and newer than the point that was proven."""
     uuid, (newest, older, _) = archived(world, backup=True)
     damage(world, newest)
-    sweep(world, CYCLE)
+    sweep(world)
     record = world.get(uuid)
     assert record.restore_from == reference(uuid, newest.id)
     assert (world.core.restore_points.get(uuid, older.id) or older).proven_at == record.last_proven == world.now
     backup = world.core.backups.newest_of(uuid)
     assert backup is not None
-    awake = came_up(world, uuid)
+    awake = world.wake(uuid)
     assert (awake.status, awake.files_of) == (Status.ACTIVE, backup.created_at)
 
 
@@ -140,7 +107,7 @@ def test_a_newer_backup_is_what_it_wakes_from(world: World) -> None:
 def test_without_a_whole_one_its_status_says_so_and_it_stays_late_until_it_has_one(world: World, backup: bool) -> None:
     uuid, points = archived(world, backup=backup)
     damage(world, *points)
-    sweep(world, CYCLE)
+    sweep(world)
     assert failures(world, uuid) == [each.id for each in points]
     record = world.get(uuid)
     assert (record.status, record.tier, record.reason_code) == (Status.SLEEPING, Tier.ARCHIVED, "restore_points_broken")
@@ -152,13 +119,13 @@ def test_without_a_whole_one_its_status_says_so_and_it_stays_late_until_it_has_o
     assert sweep(world, CYCLE / 4) == [task_queue.DRILL] * 3
     assert failures(world, uuid) == [each.id for each in points] * 2, "each is tried again in each cycle"
     world.runtime.damaged.clear()
-    assert sweep(world, CYCLE) == [task_queue.DRILL]
+    assert sweep(world) == [task_queue.DRILL]
     record = world.get(uuid)
     assert (record.reason, record.reason_code, record.last_proven) == ("", "", world.now)
     assert record.restore_from == reference(uuid, points[0].id)
     assert read_figures(world.core, world.now).drills_late == 0
-    assert came_up(world, uuid).files_of == 0
-    assert files(world, uuid, "at") == str(points[1].created_at).encode()
+    assert world.wake(uuid).files_of == 0
+    assert world.files(uuid)["at"] == str(points[1].created_at).encode()
 
 
 def test_all_of_its_points_were_deleted(world: World) -> None:
@@ -166,8 +133,8 @@ def test_all_of_its_points_were_deleted(world: World) -> None:
     for each in points:
         sidecars(world, uuid).remove(each.id)
         del world.runtime.points[reference(uuid, each.id)]
-    for seconds in (CYCLE, CYCLE):
-        assert sweep(world, seconds) == [task_queue.DRILL]
+    for _ in range(2):
+        assert sweep(world) == [task_queue.DRILL]
         assert world.get(uuid).reason_code == "restore_points_broken"
         StoredPoints(world.core, world.clock).look()
     assert world.core.restore_points.of(uuid) == []
@@ -178,13 +145,9 @@ def test_once_it_has_its_files_again_it_waits_for_no_cycle(world: World) -> None
     """Its backup took the place of its points: the next point is proven when it is due."""
     uuid, points = archived(world, backup=True)
     damage(world, *points)
-    sweep(world, CYCLE)
-    came_up(world, uuid)
-    assert world.get(uuid).reason_code == ""
-    world.sessions.request_point(uuid)
-    world.work()
-    newest = world.core.restore_points.newest(uuid)
-    assert newest is not None
+    sweep(world)
+    assert world.wake(uuid).reason_code == ""
+    world.save(uuid)
     sweep(world, 1)
     assert world.get(uuid).last_proven == world.now
 
@@ -203,7 +166,7 @@ def test_a_wake_in_between_keeps_what_it_began_with(world: World) -> None:
     assert (world.core.restore_points.get(uuid, older.id) or newest).proven_at == world.now
     assert world.get(uuid).restore_from == before.restore_from == reference(uuid, newest.id)
     world.core.sessions.resend(world.get(uuid))
-    record = came_up(world, uuid)
+    record = world.up(uuid)
     assert (record.status, record.files_of) == (Status.ACTIVE, older.created_at)
 
 
@@ -216,7 +179,7 @@ def test_a_store_that_goes_away_meanwhile_is_asked_again(world: World, monkeypat
 
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(StoredPoints, "index", away)
-        sweep(world, CYCLE)
+        sweep(world)
     assert world.core.store.pending(keys.DRILLS, uuid)
     sweep(world, 20)
     assert world.get(uuid).restore_from == reference(uuid, older.id)

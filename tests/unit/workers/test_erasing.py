@@ -59,10 +59,9 @@ def used(world: World) -> str:
     return uuid
 
 
-def newest(world: World, uuid: str) -> str:
-    backup = world.core.backups.newest_of(uuid)
-    assert backup is not None
-    return backup.name
+def erase(world: World, uuid: str) -> list[str]:
+    world.sessions.erase(uuid)
+    return world.work()
 
 
 def left_in_stores(world: World, uuid: str) -> list[str]:
@@ -72,7 +71,7 @@ def left_in_stores(world: World, uuid: str) -> list[str]:
 
 def left_in_redis(world: World, text: str) -> set[str]:
     """The keys whose name or content has this text."""
-    redis, found = world.core.redis, set()
+    redis = world.core.redis
     read: dict[str, Callable[[str], Any]] = {
         "string": redis.get,
         "hash": redis.hgetall,
@@ -81,23 +80,14 @@ def left_in_redis(world: World, text: str) -> set[str]:
         "zset": lambda name: redis.zrange(name, 0, -1),
         "stream": redis.xrange,
     }
-    for name in redis.scan_iter():
-        if text in name or text in str(read[redis.type(name)](name)):
-            found.add(name)
-    return found
-
-
-def users_totals(world: World) -> set[str]:
-    """What budgets count by, which names no session."""
-    return {name for name in world.core.redis.scan_iter(f"{TOTALS}*") if not name.endswith(":sessions")}
+    return {name for name in redis.scan_iter() if text in name or text in str(read[redis.type(name)](name))}
 
 
 def test_nothing_is_left_of_a_session(world: World) -> None:
     """And all is left of another one of the same user."""
     uuid, other = used(world), world.active(USER)
     world.core.audit.note(Act(action="create", by="key", role="service", uuid=other, user_id=USER))
-    world.sessions.erase(uuid)
-    done = world.work()
+    done = erase(world, uuid)
     assert task_queue.ERASE in done and task_queue.BACKUP not in done
     assert left_in_stores(world, uuid) == []
     assert left_in_redis(world, CANARY) == set()
@@ -115,37 +105,30 @@ def test_nothing_is_left_of_a_session(world: World) -> None:
 def test_no_key_names_the_user_but_their_totals(world: World) -> None:
     """By which budgets count: an erased session has cost what it has."""
     uuid = used(world)
-    world.sessions.erase(uuid)
-    world.work()
+    erase(world, uuid)
     world.core.redis.delete(*world.core.redis.keys("created:*"))  # kept for a minute
-    assert left_in_redis(world, USER) == users_totals(world) != set()
+    # What budgets count by, which names no session.
+    totals = {name for name in world.core.redis.scan_iter(f"{TOTALS}*") if not name.endswith(":sessions")}
+    assert left_in_redis(world, USER) == totals != set()
     assert left_in_redis(world, LABEL) == set()
     (total,) = world.core.ledger.running_totals([TOTALS], world.now)
     assert total["c:standard"] >= 3600 * 1000
 
 
-def test_what_is_left_of_a_terminated_session_is_erased(world: World) -> None:
+def test_what_is_left_of_a_terminated_session_is_erased_also_without_its_record(world: World) -> None:
     """And again, which changes nothing."""
-    uuid = used(world)
-    world.sessions.delete(uuid, backup=False)
-    world.work()
-    assert left_in_stores(world, uuid)
+    uuid, forgotten = used(world), used(world)
+    for each in (uuid, forgotten):
+        world.delete(each, backup=False)
+        assert left_in_stores(world, each)
+    world.core.redis.delete(keys.SESSION.format(uuid=forgotten))
     for _ in range(2):
-        world.sessions.erase(uuid)
-        world.work()
+        erase(world, uuid)
         assert left_in_stores(world, uuid) == []
         assert world.sessions.wait_for_erasure(uuid, 0.0)[1]
-
-
-def test_a_session_without_a_record_is_erased(world: World) -> None:
-    uuid = used(world)
-    world.sessions.delete(uuid, backup=False)
-    world.work()
-    world.core.redis.delete(keys.SESSION.format(uuid=uuid))
-    world.sessions.erase(uuid)
-    world.work()
-    assert left_in_stores(world, uuid) == [] and left_in_redis(world, CANARY) == set()
-    assert world.sessions.wait_for_erasure(uuid, 0.0) == (None, True)
+    erase(world, forgotten)
+    assert left_in_stores(world, forgotten) == [] and left_in_redis(world, CANARY) == set()
+    assert world.sessions.wait_for_erasure(forgotten, 0.0) == (None, True)
 
 
 def test_a_workspace_whose_record_was_lost_is_not_erased(world: World) -> None:
@@ -160,12 +143,12 @@ def test_a_workspace_whose_record_was_lost_is_not_erased(world: World) -> None:
     world.sweeps.reconcile()
     world.erasing.erase(uuid)
     assert not world.core.erasures.pending(uuid)
-    assert newest(world, uuid)
+    assert world.core.backups.newest_of(uuid) is not None
 
 
 def test_a_restore_into_another_session_forbids_it_until_its_end(world: World) -> None:
     uuid = used(world)
-    name = newest(world, uuid)
+    [name] = [each.name for each in world.core.backups.page(uuid=uuid).items]
     world.runtime.backups[name] = {"file": b"x"}
     world.tasks.sent.clear()
     other = world.sessions.restore(name, "ben").uuid
@@ -173,8 +156,7 @@ def test_a_restore_into_another_session_forbids_it_until_its_end(world: World) -
         world.sessions.erase(uuid)
     assert world.get(uuid).status is Status.ACTIVE
     world.work()
-    world.sessions.erase(uuid)
-    world.work()
+    erase(world, uuid)
     assert left_in_stores(world, uuid) == []
     assert world.get(other).user_id == "ben"
 
@@ -183,10 +165,9 @@ def test_a_restore_into_another_session_forbids_it_until_its_end(world: World) -
 def test_nothing_is_restored_from_a_session_that_is_being_erased(world: World, terminated: bool) -> None:
     """From the call on, before its worker has begun."""
     uuid = used(world)
-    name = newest(world, uuid)
+    [name] = [each.name for each in world.core.backups.page(uuid=uuid).items]
     if terminated:
-        world.sessions.delete(uuid, backup=False)
-        world.work()
+        world.delete(uuid, backup=False)
     world.sessions.erase(uuid)
     with pytest.raises(BackupNotFound):
         world.sessions.restore(name, "ben")
@@ -207,7 +188,7 @@ def test_a_session_whose_erasure_failed_can_be_used_again(world: World) -> None:
     uuid = used(world)
     world.sessions.erase(uuid)
     world.core.store.change(uuid, world.now, to=Status.FAILED, settle=True)
-    name = newest(world, uuid)
+    [name] = [each.name for each in world.core.backups.page(uuid=uuid).items]
     assert world.sessions.create(NewSession(user_id="ben", restore_from=name)).restore_from == name
     assert not world.sessions.delete(uuid).delete_erase
 
@@ -237,9 +218,7 @@ def test_a_worker_killed_anywhere_is_made_up_for(
         patch.setattr(getattr(world.core, owner), name, killed)
         world.work()
     assert world.core.erasures.pending(uuid)
-    world.now += world.settings.stale_after + 1
-    world.sweeps.stale()
-    assert task_queue.ERASE in world.work()
+    assert task_queue.ERASE in world.catch_up()
     assert left_in_stores(world, uuid) == [] and left_in_redis(world, CANARY) == set()
     assert world.get(uuid).user_id == f"erased-{uuid}"
 

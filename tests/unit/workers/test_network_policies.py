@@ -34,20 +34,18 @@ def at(port: int) -> dict[str, str]:
     return {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(port)}
 
 
-def test_who_gets_through_shows_that_nothing_keeps_him(heartbeats: Heartbeats, open_port: int) -> None:
-    assert heartbeats.policies() is Policies.UNKNOWN
-    network_policies.check(heartbeats, at(open_port))
-    assert heartbeats.policies() is Policies.NOT_ENFORCED
-
-
-def test_who_does_not_shows_that_something_does(heartbeats: Heartbeats) -> None:
-    network_policies.check(heartbeats, at(free_port()))
-    assert heartbeats.policies() is Policies.ENFORCED
-
-
-def test_outside_of_pods_nothing_is_tried_and_nothing_said(heartbeats: Heartbeats) -> None:
-    network_policies.check(heartbeats, {})
-    assert heartbeats.policies() is Policies.UNKNOWN
+def test_who_gets_through_shows_that_nothing_keeps_him_and_who_does_not_that_something_does(
+    heartbeats: Heartbeats, open_port: int
+) -> None:
+    """Outside of pods nothing is tried, and nothing said."""
+    looks: list[tuple[dict[str, str], Policies]] = [
+        ({}, Policies.UNKNOWN),
+        (at(open_port), Policies.NOT_ENFORCED),
+        (at(free_port()), Policies.ENFORCED),
+    ]
+    for environment, found in looks:
+        network_policies.check(heartbeats, environment)
+        assert heartbeats.policies() is found
 
 
 def test_a_look_counts_until_some_later_ones_should_have_come(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import redis
 
 from app.core.errors import RetryableError
 from app.core.redis import keys
 from app.core.restore_points.index import RestorePoint
 from app.core.restore_points.names import reference
 from app.core.restore_points.recovery import Recovery
-from app.core.sessions.model import Record, Status, Tier
+from app.core.sessions.model import Status, Tier
 from app.core.storage.archive_keys import ArchiveKeys, new_key
 from tests.fakes import FakeWorkspace
 from tests.unit.workers.sidecars import sidecars, store_sidecar
@@ -25,28 +25,31 @@ FILES = {"a.txt": b"saved"}
 
 
 @pytest.fixture
-def world(redis_client: redis.Redis, tmp_path: Path) -> World:
-    world = World(redis_client, tmp_path, archive_key=new_key())
-    world.core.store.first_sight(world.now)
-    return world
+def world(saving_world: World) -> World:
+    return saving_world
 
 
 def with_point(world: World, user_id: str = "ada") -> str:
     """A session with a restore point, which the fake runtime keeps, and the store has the sidecar of."""
     uuid = world.active(user_id, labels={"course": "python-101"}, ttl=7_200.0)
-    world.runtime.workspaces[uuid].files |= FILES
+    world.files(uuid).update(FILES)
     save(world, uuid)
     return uuid
 
 
 def save(world: World, uuid: str) -> RestorePoint:
     world.now += 10
-    world.sessions.request_point(uuid)
-    world.work()
-    point = world.core.restore_points.newest(uuid)
-    assert point is not None
+    point = world.save(uuid)
     store_sidecar(world, point)
     return point
+
+
+def with_newer_point(world: World, user_id: str = "ada") -> tuple[str, RestorePoint, RestorePoint]:
+    """The same with another point, of files that the first had not; answers its uuid and both."""
+    uuid = with_point(world, user_id)
+    first = world.newest(uuid)
+    world.files(uuid)["b.txt"] = b"newer"
+    return uuid, first, save(world, uuid)
 
 
 def lose_all(world: World, *uuids: str) -> dict[str, FakeWorkspace]:
@@ -54,8 +57,7 @@ def lose_all(world: World, *uuids: str) -> dict[str, FakeWorkspace]:
     world.core.redis.flushall()
     world.now += 60
     lost = {uuid: world.runtime.workspaces.pop(uuid) for uuid in uuids}
-    world.sweeps.stale()
-    world.work()
+    world.sweep(world.sweeps.stale)
     return lost
 
 
@@ -65,13 +67,6 @@ def recover(world: World, *, dry_run: bool = False) -> Recovery:
     last = world.core.recoveries.last()
     assert last is not None
     return last
-
-
-def came_up(world: World, uuid: str) -> Record:
-    world.work()
-    world.runtime.become_ready(uuid)
-    world.look(uuid)
-    return world.get(uuid)
 
 
 def test_nothing_comes_back_unasked(world: World) -> None:
@@ -84,9 +79,8 @@ def test_nothing_comes_back_unasked(world: World) -> None:
 
 
 def test_each_session_comes_back_with_its_newest_files(world: World) -> None:
-    uuids = [with_point(world, f"user{number}") for number in range(3)]
-    world.runtime.workspaces[uuids[0]].files["b.txt"] = b"newer"
-    newest = save(world, uuids[0])
+    first, _, newest = with_newer_point(world)
+    uuids = [first, with_point(world, "bob"), with_point(world, "eve")]
     before = {uuid: world.get(uuid) for uuid in uuids}
     for uuid in uuids:
         world.sessions.revoke(uuid)
@@ -100,14 +94,12 @@ def test_each_session_comes_back_with_its_newest_files(world: World) -> None:
         assert (record.status, record.tier, record.last_activity) == (Status.SLEEPING, Tier.ARCHIVED, world.now)
         assert record.epoch > before[uuid].epoch
         assert record.access_epoch > before[uuid].access_epoch + 1
-    record = world.get(uuids[0])
-    assert (record.restore_from, record.files_of) == (reference(uuids[0], newest.id), newest.created_at)
-    world.sessions.wake(uuids[0])
-    assert came_up(world, uuids[0]).status is Status.ACTIVE
-    assert world.runtime.workspaces[uuids[0]].files == FILES | {"b.txt": b"newer"}
-    told = [event.data for event in world.events_of(uuids[0]) if event.type == "files_restored"]
-    assert [each["fell_back"] for each in told] == [False]
-    assert world.get(uuids[0]).files_of == newest.created_at
+    record = world.get(first)
+    assert (record.restore_from, record.files_of) == (reference(first, newest.id), newest.created_at)
+    assert world.wake(first).status is Status.ACTIVE
+    assert world.files(first) == FILES | {"b.txt": b"newer"}
+    assert [each["fell_back"] for each in world.told(first, "files_restored")] == [False]
+    assert world.get(first).files_of == newest.created_at
 
 
 def test_a_dry_run_only_counts(world: World) -> None:
@@ -161,13 +153,9 @@ def test_damaged_points_are_counted_and_harm_no_other_session(
 
 def test_an_older_marker_gives_way_to_a_newer_point(world: World) -> None:
     """It was left when the session had its volume again."""
-    uuid = with_point(world)
-    first = world.core.restore_points.newest(uuid)
-    assert first is not None
-    record = world.get(uuid)
-    world.runtime.workspaces[uuid].files["b.txt"] = b"newer"
-    newest = save(world, uuid)
+    uuid, first, newest = with_newer_point(world)
     assert newest.id != first.id
+    record = world.get(uuid)
     lose_all(world, uuid)
     Archive(world.core).mark(record, first, world.now - 1)
     recover(world)
@@ -176,14 +164,10 @@ def test_an_older_marker_gives_way_to_a_newer_point(world: World) -> None:
 
 def test_a_stale_marker_is_left_to_the_recovery(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """It could not be removed when its session woke, and the volume is out of sight. Another session comes back."""
-    uuid, other = with_point(world), with_point(world, "bob")
-    first, archived = (world.core.restore_points.newest(each) for each in (uuid, other))
-    assert first is not None and archived is not None
-    records = {each: world.get(each) for each in (uuid, other)}
-    world.runtime.workspaces[uuid].files["b.txt"] = b"newer"
-    newest = save(world, uuid)
-    for name, point in ((uuid, first), (other, archived)):
-        Archive(world.core).mark(records[name], point, world.now)
+    uuid, first, newest = with_newer_point(world)
+    other = with_point(world, "bob")
+    for name, point in ((uuid, first), (other, world.newest(other))):
+        Archive(world.core).mark(world.get(name), point, world.now)
     lose_all(world, uuid, other)
     world.pass_time(86_400)
     world.sweeps.index()
@@ -225,57 +209,49 @@ def test_one_that_is_asked_for_meanwhile_is_carried_out_too(world: World) -> Non
     assert world.core.recoveries.waiting() == second
 
 
-def test_without_an_archive_key_it_says_why(world: World, redis_client: redis.Redis, tmp_path: Path) -> None:
-    done = recover(World(redis_client, tmp_path / "other"))
+def test_without_an_archive_key_it_says_why(make_world: Callable[..., World]) -> None:
+    done = recover(make_world())
     assert (done.ended_at, "ARCHIVE_KEY" in done.error) == (0.0, True)
+
+
+def lose_and_find(world: World, *, running: bool = False) -> str:
+    """The session was recovered while its volume, which is newer, was only out of sight; answers its uuid."""
+    uuid = with_point(world)
+    if not running:
+        world.sleep(uuid)
+    [lost] = lose_all(world, uuid).values()
+    recover(world)
+    lost.files["b.txt"] = b"newer"
+    world.runtime.workspaces[uuid] = lost
+    return uuid
 
 
 @pytest.mark.parametrize("running", [False, True])
 def test_a_volume_that_was_only_out_of_sight_is_taken_back(world: World, running: bool) -> None:
     """Its files are newer. A workspace that runs is adopted."""
-    uuid = with_point(world)
-    if not running:
-        world.sessions.sleep(uuid)
-        world.work()
-    [lost] = lose_all(world, uuid).values()
-    recover(world)
-    lost.files["b.txt"] = b"newer"
-    world.runtime.workspaces[uuid] = lost
+    uuid = lose_and_find(world, running=running)
     world.sweeps.reconcile()
-    record = came_up(world, uuid) if running else world.get(uuid)
+    record = world.up(uuid) if running else world.get(uuid)
     assert (record.status, record.tier) == (Status.ACTIVE if running else Status.SLEEPING, Tier.HOT)
     assert (record.provisioned, record.restore_from, record.files_of) == (True, "", 0.0)
-    assert world.runtime.workspaces[uuid].files == FILES | {"b.txt": b"newer"}
-    world.sweeps.reconcile()
-    world.work()
+    assert world.files(uuid) == FILES | {"b.txt": b"newer"}
+    world.sweep(world.sweeps.reconcile)
     assert uuid in world.runtime.workspaces
 
 
 def test_a_wake_before_that_is_noticed_keeps_its_files_too(world: World) -> None:
-    uuid = with_point(world)
-    world.sessions.sleep(uuid)
-    world.work()
-    [lost] = lose_all(world, uuid).values()
-    recover(world)
-    lost.files["b.txt"] = b"newer"
-    world.runtime.workspaces[uuid] = lost
-    world.sessions.wake(uuid)
-    record = came_up(world, uuid)
+    uuid = lose_and_find(world)
+    record = world.wake(uuid)
     assert (record.status, record.tier, record.files_of) == (Status.ACTIVE, Tier.HOT, 0.0)
-    assert world.runtime.workspaces[uuid].files == FILES | {"b.txt": b"newer"}
+    assert world.files(uuid) == FILES | {"b.txt": b"newer"}
 
 
 def test_one_that_is_archived_again_is_an_archived_session_as_any(world: World) -> None:
     uuid = with_point(world)
     lose_all(world, uuid)
     recover(world)
-    world.sessions.wake(uuid)
-    came_up(world, uuid)
-    world.sessions.sleep(uuid)
-    world.work()
-    world.pass_time(7_200)
-    for _ in range(3):
-        world.sweeps.expired()
-        world.work()
+    world.wake(uuid)
+    world.sleep(uuid)
+    world.expire(7_200)
     record = world.get(uuid)
     assert (record.tier, record.files_of) == (Tier.ARCHIVED, 0.0)

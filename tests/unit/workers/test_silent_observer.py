@@ -3,34 +3,24 @@ judged."""
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 import pytest
 import redis
 
 from app.core.errors import FilesGone, PermanentError, RetryableError
 from app.core.redis.connections import connect
 from app.core.redis.heartbeats import OBSERVER_SILENCE, Heartbeats
-from app.core.service import NewSession
 from app.core.sessions.model import Status
+from tests.fakes import raising
 from tests.losing import losing
 from tests.world import World
 
 
 def starting(world: World) -> str:
     """A session whose processes were started under the observer's eyes."""
-    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    uuid = world.create()
     world.core.heartbeats.observer_alive(world.now)
     world.work()
     return uuid
-
-
-def watched(world: World, seconds: float) -> None:
-    """The time passes, the observer reports every second, and the sweep judges."""
-    for _ in range(round(seconds)):
-        world.now += 1.0
-        world.core.heartbeats.observer_alive(world.now)
-        world.sweeps.stale()
 
 
 def test_a_pause_counts_though_the_answer_to_the_first_report_after_it_was_lost(
@@ -61,7 +51,7 @@ def test_an_editor_that_answers_is_active_though_the_observers_feed_is_silent(wo
     """It is led and reports, and hears nothing of this workspace."""
     uuid = starting(world)
     world.runtime.workspaces[uuid].ready = True
-    watched(world, world.settings.start_timeout + 2)
+    world.watch(world.settings.start_timeout + 2)
     assert world.get(uuid).status is Status.ACTIVE
 
 
@@ -70,36 +60,25 @@ def test_a_start_whose_volume_is_gone_has_lost_its_files_and_is_not_slow(world: 
     uuid = starting(world)
     world.active("another")
     del world.runtime.workspaces[uuid]
-    watched(world, world.settings.start_timeout + 2)
+    world.watch(world.settings.start_timeout + 2)
     assert (world.get(uuid).status, world.get(uuid).reason_code) == (Status.FAILED, FilesGone.code)
 
 
 def test_nobody_fails_while_the_runtime_can_not_be_seen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     uuid = starting(world)
-
-    def away(uuid: str) -> NoReturn:
-        raise RetryableError("The API server can't be reached.")
-
-    monkeypatch.setattr(world.runtime, "observe", away)
-    watched(world, 3 * world.settings.start_timeout)
+    monkeypatch.setattr(world.runtime, "observe", raising(RetryableError("The API server can't be reached.")))
+    world.watch(3 * world.settings.start_timeout)
     assert world.get(uuid).status is Status.CREATED
     monkeypatch.undo()
-    watched(world, world.settings.stale_after + 1)
+    world.watch(world.settings.stale_after + 1)
     assert (world.get(uuid).status, world.get(uuid).reason) == (Status.FAILED, "The editor did not answer within 60 s.")
 
 
 def test_a_start_that_can_not_be_looked_at_for_good_has_failed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    uuid = starting(world)
-
-    def broken(uuid: str) -> NoReturn:
-        raise PermanentError("The notes of this workspace are broken.")
-
-    monkeypatch.setattr(world.runtime, "observe", broken)
-    watched(world, world.settings.start_timeout + 2)
-    assert (world.get(uuid).status, world.get(uuid).reason) == (
-        Status.FAILED,
-        "The notes of this workspace are broken.",
-    )
+    uuid, reason = starting(world), "The notes of this workspace are broken."
+    monkeypatch.setattr(world.runtime, "observe", raising(PermanentError(reason)))
+    world.watch(world.settings.start_timeout + 2)
+    assert (world.get(uuid).status, world.get(uuid).reason) == (Status.FAILED, reason)
 
 
 @pytest.mark.slow
@@ -108,10 +87,10 @@ def test_the_time_to_answer_counts_from_when_the_editor_began(world: World) -> N
     uuid = starting(world)
     workspace = world.runtime.workspaces[uuid]
     workspace.waiting = "No machine of the cluster has room for the workspace."
-    watched(world, 5 * world.settings.start_timeout)
+    world.watch(5 * world.settings.start_timeout)
     assert world.get(uuid).status is Status.CREATED
     workspace.waiting, workspace.began = "", world.now
-    watched(world, world.settings.start_timeout)
+    world.watch(world.settings.start_timeout)
     assert world.get(uuid).status is Status.CREATED
-    watched(world, world.settings.start_timeout)
+    world.watch(world.settings.start_timeout)
     assert world.get(uuid).status is Status.FAILED

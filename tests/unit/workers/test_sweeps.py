@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
-from typing import NoReturn
 
 import pytest
-import redis
 
 from app.core.backups.store import BackupStore, backup_name
 from app.core.errors import NoSpace, RetryableError
 from app.core.redis import keys, task_queue
-from app.core.service import NewSession
 from app.core.sessions.model import Identity, Status
 from app.core.storage.archive_keys import NO_KEYS, ArchiveKeys, Keys, SessionKeys, new_key
+from tests.fakes import raising
 from tests.world import World
 from workers.archive import write_backup
 from workers.runtime.base import Snapshot
@@ -23,9 +21,9 @@ from workers.sweeps import Sweeps
 
 
 @pytest.fixture
-def world(redis_client: redis.Redis, tmp_path: Path) -> World:
+def world(make_world: Callable[..., World]) -> World:
     """Sessions end after their time to live: nothing is archived without a key."""
-    return World(redis_client, tmp_path, archive_retention=1.0)
+    return make_world(archive_retention=1.0)
 
 
 def test_an_unused_session_sleeps_at_its_deadline(world: World) -> None:
@@ -33,9 +31,7 @@ def test_an_unused_session_sleeps_at_its_deadline(world: World) -> None:
     world.now += 59
     world.sweeps.idle()
     assert world.get(uuid).status is Status.ACTIVE
-    world.now += 1
-    world.sweeps.idle()
-    assert world.work() == [task_queue.WARN, task_queue.SLEEP]
+    assert world.sweep(world.sweeps.idle, 1) == [task_queue.WARN, task_queue.SLEEP]
     assert world.get(uuid).status is Status.SLEEPING
 
 
@@ -88,9 +84,7 @@ def test_a_session_with_idle_timeout_0_never_sleeps_by_itself(world: World) -> N
 
 def test_an_expired_session_is_backed_up_and_torn_down(world: World) -> None:
     uuid = world.asleep(ttl=3_600)
-    world.pass_time(3_601)
-    world.sweeps.expired()
-    world.work()
+    world.sweep(world.sweeps.expired, 3_601)
     assert world.get(uuid).status is Status.TERMINATED
     assert world.core.backups.newest_of(uuid) is not None
     world.sweeps.expired()
@@ -106,28 +100,19 @@ def test_a_use_moves_the_expiry(world: World) -> None:
     assert world.get(uuid).status is Status.SLEEPING
 
 
-def test_a_failed_teardown_of_an_expired_session_is_tried_again_less_and_less_often(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_teardown_of_an_expired_session_is_tried_again_less_and_less_often(world: World) -> None:
     """A file that can't be read today can't be read in an hour."""
     uuid = world.asleep(ttl=3_600)
-    tries: list[float] = []
-
-    def full(uuid: str, name: str, **_: object) -> NoReturn:
-        tries.append(world.now)
-        raise NoSpace("The disk is full.")
-
-    monkeypatch.setattr(world.runtime, "backup", full)
+    tries = []
     for _ in range(24 * 5):
-        world.pass_time(3_600)
-        world.sweeps.expired()
-        world.work()
+        world.runtime.errors["backup"] = NoSpace("The disk is full.")
+        world.sweep(world.sweeps.expired, 3_600)
+        if not world.runtime.errors:
+            tries.append(world.now)
     assert world.get(uuid).status is Status.FAILED
     assert [round((after - before) / 3_600) for before, after in pairwise(tries)] == [1, 2, 4, 8, 16, 24, 24, 24]
-    monkeypatch.undo()
-    world.pass_time(24 * 3_600)
-    world.sweeps.expired()
-    world.work()
+    world.runtime.errors.clear()
+    world.sweep(world.sweeps.expired, 24 * 3_600)
     assert world.get(uuid).status is Status.TERMINATED
 
 
@@ -135,10 +120,8 @@ def test_a_failed_teardown_of_an_expired_session_is_tried_again_less_and_less_of
 def test_a_use_ends_the_patience_with_an_expiry_that_failed(world: World, use: str) -> None:
     uuid = world.asleep(ttl=3_600)
     for pause in (3_600, 3_600, 7_200):
-        world.pass_time(pause)
         world.runtime.errors["backup"] = NoSpace("The disk is full.")
-        world.sweeps.expired()
-        world.work()
+        world.sweep(world.sweeps.expired, pause)
     assert world.get(uuid).expiry_tries == 3
     if use == "wake":
         world.sessions.wake(uuid)
@@ -154,8 +137,7 @@ def test_after_redis_was_lost_every_session_comes_back(world: World) -> None:
     for _ in range(3):
         world.sessions.revoke(down)
     world.core.redis.flushall()
-    world.sweeps.stale()
-    assert task_queue.RECONCILE in world.work()
+    assert task_queue.RECONCILE in world.sweep(world.sweeps.stale)
     assert world.get(down).status is Status.SLEEPING
     assert (world.get(down).user_id, world.get(down).ttl) == ("bob", 3_600)
     assert world.get(down).access_epoch > 3, "a pass that was taken back must not be good again"
@@ -196,11 +178,9 @@ def test_an_empty_runtime_is_doubted(world: World) -> None:
 def test_old_backups_go_but_never_a_living_sessions_newest(world: World) -> None:
     living, dead = world.asleep(), world.asleep("bob")
     for _ in range(2):
-        world.sessions.request_backup(living)
-        world.work()
+        world.back_up(living)
         world.now += 60
-    world.sessions.delete(dead)
-    world.work()
+    world.delete(dead)
     newest = world.core.backups.newest_of(living)
     world.pass_time(world.settings.backup_retention + 1)
     world.sweeps.retention()
@@ -210,49 +190,43 @@ def test_old_backups_go_but_never_a_living_sessions_newest(world: World) -> None
 
 def test_a_backup_that_is_being_restored_stays(world: World) -> None:
     """Deleting it would leave the new session without its files."""
-    dead = world.asleep()
-    world.sessions.delete(dead)
-    world.work()
+    name = world.delete(world.asleep()).backup
     world.pass_time(world.settings.backup_retention + 1)
-    world.sessions.restore(world.get(dead).backup)
+    world.sessions.restore(name)
     world.sweeps.retention()
     assert world.core.backups.count() == 1
 
 
-def test_a_retention_of_0_keeps_backups_for_ever(redis_client: redis.Redis, tmp_path: Path) -> None:
-    world = World(redis_client, tmp_path, backup_retention=0.0)
-    uuid = world.asleep()
-    world.sessions.delete(uuid)
-    world.work()
+def test_a_retention_of_0_keeps_backups_for_ever(make_world: Callable[..., World]) -> None:
+    world = make_world(backup_retention=0.0)
+    world.delete(world.asleep())
     world.pass_time(1e9)
     world.sweeps.retention()
     assert world.core.backups.count() == 1
 
 
-def test_the_index_of_backups_is_rebuilt_from_the_store_but_for_damaged_ones(world: World) -> None:
-    identity = Identity(uuid="aaaa0000", user_id="ada", created_at=world.now)
-    (world.settings.data_dir / "app").mkdir()
-    names = [backup_name("aaaa0000", world.now + n) for n in range(2)]
-    for name in names:
-        write_backup(world.settings.data_dir / "app", world.core.backup_store, name, identity, world.now)
-    (world.settings.data_dir / "backups" / "aaaa0000" / f"{names[1]}.json").write_text("{")
-    world.sweeps.index()
-    assert world.core.backups.get(names[0]).user_id == "ada"
-    assert world.core.backups.count() == 1
-
-
-def stored(world: World, name: str, identity: Identity, keys: Keys) -> None:
-    """A backup that was written with these keys."""
+def stored(world: World, identity: Identity, keys: Keys = NO_KEYS, *, of: str = "", seconds: float = 0.0) -> str:
+    """A backup that was written with these keys, named after its own session or another; answers its name."""
     (world.settings.data_dir / "app").mkdir(exist_ok=True)
     store = BackupStore(world.settings.backups_location(), keys)
+    name = backup_name(of or identity.uuid, world.now + seconds)
     write_backup(world.settings.data_dir / "app", store, name, identity, world.now)
+    return name
+
+
+def whole_and_damaged(world: World) -> list[str]:
+    """The names of two backups in the store, of which the second is damaged."""
+    identity = Identity(uuid="aaaa0000", user_id="ada", created_at=world.now)
+    names = [stored(world, identity, seconds=seconds) for seconds in range(2)]
+    (world.settings.data_dir / "backups" / "aaaa0000" / f"{names[1]}.json").write_text("{")
+    return names
 
 
 @pytest.mark.parametrize("forged", ["no key", "another key", "another user", "another session", "the key of another"])
-def test_the_index_takes_no_backup_that_another_wrote(redis_client: redis.Redis, tmp_path: Path, forged: str) -> None:
+def test_the_index_takes_no_backup_that_another_wrote(make_world: Callable[..., World], forged: str) -> None:
     """Neither of who can write to the store, nor of a Job, which has the keys of its own session."""
     key = new_key()
-    world = World(redis_client, tmp_path, archive_key=key)
+    world = make_world(archive_key=key)
     uuid, name = world.active(), "abcd1234"
     ours = ArchiveKeys(key)
     victim = replace(world.get(uuid).identity, user_id="zelda")
@@ -265,31 +239,30 @@ def test_the_index_takes_no_backup_that_another_wrote(redis_client: redis.Redis,
         "the key of another": (mine, SessionKeys(name, ours.session("bbbb0002").keys), name),
     }
     identity, keys, of = cases[forged]
-    stored(world, backup_name(of, world.now), identity, keys)
+    stored(world, identity, keys, of=of)
     world.sweeps.index()
     assert world.core.backups.count() == 0
 
 
-def test_the_index_takes_what_a_job_of_the_session_wrote(redis_client: redis.Redis, tmp_path: Path) -> None:
+def test_the_index_takes_what_a_job_of_the_session_wrote(make_world: Callable[..., World]) -> None:
     """Whether its record is there or was lost."""
     key = new_key()
-    world = World(redis_client, tmp_path, archive_key=key)
+    world = make_world(archive_key=key)
     living = world.get(world.active()).identity
     lost = Identity(uuid="abcd1234", user_id="ada", created_at=world.now)
     for each in (living, lost):
-        stored(world, backup_name(each.uuid, world.now), each, ArchiveKeys(key).session(each.uuid))
+        stored(world, each, ArchiveKeys(key).session(each.uuid))
     world.sweeps.index()
     assert {each.uuid for each in world.core.backups.page().items} == {living.uuid, lost.uuid}
 
 
-def test_a_record_that_was_made_again_names_its_last_backup(redis_client: redis.Redis, tmp_path: Path) -> None:
+def test_a_record_that_was_made_again_names_its_last_backup(make_world: Callable[..., World]) -> None:
     """Also where the first look at the store came before the record."""
     key = new_key()
-    world = World(redis_client, tmp_path, archive_key=key)
+    world = make_world(archive_key=key)
     identity = world.get(world.active()).identity
     for seconds in range(2):
-        name = backup_name(identity.uuid, world.now + seconds)
-        stored(world, name, identity, ArchiveKeys(key).session(identity.uuid))
+        name = stored(world, identity, ArchiveKeys(key).session(identity.uuid), seconds=seconds)
     world.core.redis.flushall()
     world.sweeps.index()
     assert world.core.backups.looked_at() is None
@@ -304,12 +277,7 @@ def test_the_whole_store_is_looked_at_once_a_day_and_by_each_new_process(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And at once where Redis was lost. A damaged backup is told of once."""
-    identity = Identity(uuid="aaaa0000", user_id="ada", created_at=world.now)
-    (world.settings.data_dir / "app").mkdir()
-    names = [backup_name("aaaa0000", world.now + n) for n in range(2)]
-    for name in names:
-        write_backup(world.settings.data_dir / "app", world.core.backup_store, name, identity, world.now)
-    (world.settings.data_dir / "backups" / "aaaa0000" / f"{names[1]}.json").write_text("{")
+    whole, damaged = whole_and_damaged(world)
     looks: list[float] = []
     look = world.core.backup_store.names
 
@@ -323,6 +291,7 @@ def test_the_whole_store_is_looked_at_once_a_day_and_by_each_new_process(
         world.sweeps.index()
         world.pass_time(60)
     assert len(looks) == 1
+    assert world.core.backups.count() == 1
     world.pass_time(86_400)
     world.sweeps.index()
     assert len(looks) == 2
@@ -334,16 +303,13 @@ def test_the_whole_store_is_looked_at_once_a_day_and_by_each_new_process(
     world.core.redis.flushall()
     world.sweeps.index()
     assert len(looks) == 4
-    assert world.core.backups.get(names[0]).user_id == "ada"
-    assert len([line for line in caplog.messages if "not indexed" in line and names[1] in line]) == 2
+    assert world.core.backups.get(whole).user_id == "ada"
+    assert len([line for line in caplog.messages if "not indexed" in line and damaged in line]) == 2
 
 
 def test_a_store_that_is_away_is_looked_at_again_soon(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away() -> list[str]:
-        raise RetryableError("The store is away.")
-
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(world.core.backup_store, "names", away)
+        meanwhile.setattr(world.core.backup_store, "names", raising(RetryableError("The store is away.")))
         with pytest.raises(RetryableError):
             world.sweeps.index()
     assert world.core.backups.looked_at() is None
@@ -359,7 +325,7 @@ def test_the_first_snapshot_puts_to_rest_what_was_stopped_meanwhile(world: World
 
 
 def test_a_snapshot_leaves_a_starting_session_to_its_worker(world: World) -> None:
-    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    uuid = world.create()
     world.observer.apply(Snapshot(()))
     assert world.get(uuid).status is Status.CREATED
 

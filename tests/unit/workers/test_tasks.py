@@ -15,7 +15,8 @@ from celery.exceptions import Retry
 from app.core import composition
 from app.core.errors import AgentUnavailable
 from app.core.redis import task_queue
-from app.process.settings import Settings, SettingsError
+from app.process.settings import SettingsError
+from tests.fakes import raising
 from workers import context, tasks
 from workers.celery import app as celery_app
 from workers.celery.app import NotSweeps, app, settings
@@ -30,25 +31,13 @@ def test_every_declared_task_has_a_function_and_every_queue_has_tasks() -> None:
     assert set(task_queue.ROUTES.values()) == set(task_queue.QUEUES) == {q.name for q in app.conf.task_queues}
 
 
-def test_beat_only_asks_for_tasks_that_exist_and_lets_them_expire() -> None:
-    """A sweep that nobody took is replaced by the next, it doesn't pile up."""
-    for entry in app.conf.beat_schedule.values():
-        assert entry["task"] in OWN
-        assert entry["options"]["expires"] >= entry["schedule"].seconds
-
-
 def test_a_function_without_a_declaration_is_refused() -> None:
     with pytest.raises(KeyError, match="sessions.unknown"):
         tasks.task("sessions.unknown")(lambda: None)
 
 
-@pytest.mark.parametrize("name", sorted(OWN))
-def test_a_task_has_the_limits_that_it_declares(name: str) -> None:
-    limit = settings.long_task_limit if task_queue.TASKS[name].long else task_queue.SHORT_TASK_LIMIT
-    assert (OWN[name].time_limit, OWN[name].send_events) == (limit, task_queue.TASKS[name].events)
-
-
-def test_beat_sends_each_sweep_in_its_interval() -> None:
+def test_beat_sends_each_sweep_in_its_interval_and_lets_it_expire() -> None:
+    """A sweep that nobody took is replaced by the next, it doesn't pile up."""
     often = ("idle", "expired", "stale", "points")
     intervals = {name: entry["schedule"].seconds for name, entry in app.conf.beat_schedule.items()}
     expected = {
@@ -59,11 +48,16 @@ def test_beat_sends_each_sweep_in_its_interval() -> None:
         "sweeps.retention": settings.retention_interval,
     }
     assert intervals == expected
+    for entry in app.conf.beat_schedule.values():
+        assert entry["task"] in OWN
+        assert entry["options"]["expires"] >= entry["schedule"].seconds
 
 
 @pytest.mark.parametrize("name", sorted(OWN))
-def test_a_task_survives_its_worker_and_ends_before_redis_hands_it_out_again(name: str) -> None:
-    task = OWN[name]
+def test_a_task_survives_its_worker_and_ends_in_its_limit_before_redis_hands_it_out_again(name: str) -> None:
+    task, declared = OWN[name], task_queue.TASKS[name]
+    limit = settings.long_task_limit if declared.long else task_queue.SHORT_TASK_LIMIT
+    assert (task.time_limit, task.send_events) == (limit, declared.events)
     assert app.conf.task_acks_late and task.acks_late is not False
     assert app.conf.task_reject_on_worker_lost
     assert task.soft_time_limit < task.time_limit < task_queue.visibility_timeout(settings)
@@ -84,27 +78,18 @@ def test_what_delivery_workers_do_takes_nothing_but_redis(
 ) -> None:
     """In a cluster they may not ask it for anything, and so have no runtime at all."""
     monkeypatch.setenv("REDIS_URL", redis_server)
-    monkeypatch.setattr(context.runtimes, "load", no_runtime)
+    monkeypatch.setattr(context.runtimes, "load", raising(AssertionError("a delivery worker has no access to it")))
     redis_client.hset(f"session:{A}", mapping={"uuid": A, "user_id": "ada", "status": "active", "created_at": "1"})
     redis_client.hset(f"agent:{A}", mapping={"address": "http://127.0.0.1:9"})
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "9")
-    forget()
-    try:
+    with contextlib.ExitStack() as afterwards:
+        for cached in (context.core, context.context):
+            cached.cache_clear()
+            afterwards.callback(cached.cache_clear)
         with contextlib.suppress(AgentUnavailable, Retry):  # Nobody listens there.
             OWN[name](*([] if name == task_queue.CHECK_POLICIES else [A]))
         assert (context.core.cache_info().currsize, context.context.cache_info().currsize) == (1, 0)
-    finally:
-        forget()
-
-
-def forget() -> None:
-    for cached in (context.core, context.context):
-        cached.cache_clear()
-
-
-def no_runtime(settings: Settings) -> None:
-    raise AssertionError("a delivery worker has no access to it")
 
 
 def test_what_a_user_waits_for_never_queues_behind_a_backup() -> None:
@@ -114,6 +99,13 @@ def test_what_a_user_waits_for_never_queues_behind_a_backup() -> None:
     asking = {task_queue.DELIVER, task_queue.WARN, task_queue.LOCK_OUT, task_queue.TELL_FILES}
     assert to_agents == asking | short, "an agent may hang"
     assert {task.queue for task in task_queue.TASKS.values() if task.long} == {"backup"}
+
+
+class FakeWorker:
+    """As far as the check looks at Celery's."""
+
+    def __init__(self, queues: list[str]) -> None:
+        self.app = SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from=queues)))
 
 
 @pytest.mark.parametrize(("queues", "asked"), [(["deliver"], []), (["lifecycle"], [False]), (["backup"], [True])])
@@ -129,20 +121,9 @@ def test_a_worker_checks_the_archive_keys_of_the_stores_it_uses(
 
 def test_a_worker_without_an_archive_key_of_its_stores_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Celery would go on after any other exception."""
-
-    def refuse(settings: Settings, *, backups: bool) -> None:
-        raise SettingsError("ARCHIVE_KEY: a key is missing.")
-
-    monkeypatch.setattr(composition, "check_keys", refuse)
+    monkeypatch.setattr(composition, "check_keys", raising(SettingsError("ARCHIVE_KEY: a key is missing.")))
     with pytest.raises(SystemExit, match="a key is missing"):
         signals.worker_init.send(sender=FakeWorker(["backup"]))
-
-
-class FakeWorker:
-    """As far as the check looks at Celery's."""
-
-    def __init__(self, queues: list[str]) -> None:
-        self.app = SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from=queues)))
 
 
 def a_line(name: str, level: int = logging.INFO) -> logging.LogRecord:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.core.errors import Superseded
-from app.core.prompts.agent_client import AgentClient
+from app.core.prompts.agent_client import Agent, AgentClient
 from app.core.redis import task_queue
 from app.core.sessions.model import Status
 from app.core.sessions.unsaved_work import NAME_LENGTH, NAMES, read_unsaved_work
@@ -17,63 +17,50 @@ from workers.lifecycle.intents import Lifecycle
 RISK = {"uncommitted": {"count": 2, "names": ["a.py", "b.py"]}, "complete": True}
 
 
-def up(world: World, agent: FakeAgent) -> str:
-    """A session that is active, and whose agent has called."""
-    uuid = world.active()
-    assert world.core.inbox.agent_here(uuid, agent.address, "pod", "boot-1", world.now)
-    return uuid
-
-
-def told(world: World, uuid: str) -> list[object]:
-    return [event.data for event in world.events_of(uuid) if event.type == "risk"]
+def address(world: World, uuid: str) -> Agent:
+    at = world.core.inbox.agent(uuid)
+    assert at is not None
+    return at
 
 
 def test_a_sleep_tells_what_it_puts_at_risk_before_it_stops_anything(world: World, agent: FakeAgent) -> None:
     """In the events and in the record, and it asks for that first."""
-    uuid = up(world, agent)
+    uuid = world.active_with(agent)
     agent.risk = RISK
-    world.sessions.sleep(uuid)
-    world.work()
+    world.sleep(uuid)
     assert [path for _, path, _ in agent.requests] == ["/risk", "/cancel", "/checkpoint"]
     assert world.get(uuid).risk == RISK
-    assert told(world, uuid) == [RISK]
+    assert world.told(uuid, "risk") == [RISK]
     kinds = [event.data.get("phase", event.type) for event in world.events_of(uuid)]
     assert kinds.index("risk") < kinds.index("stopped")
 
 
 def test_a_delete_tells_it_too(world: World, agent: FakeAgent) -> None:
-    uuid = up(world, agent)
+    uuid = world.active_with(agent)
     agent.risk = RISK
-    world.sessions.delete(uuid)
-    world.work()
-    record = world.get(uuid)
+    record = world.delete(uuid)
     assert (record.status, record.risk) == (Status.TERMINATED, RISK)
-    assert told(world, uuid) == [RISK]
+    assert world.told(uuid, "risk") == [RISK]
 
 
 def test_a_delete_of_a_sleeping_session_tells_what_its_sleep_left_behind(world: World, agent: FakeAgent) -> None:
-    uuid = up(world, agent)
+    uuid = world.active_with(agent)
     agent.risk = RISK
-    world.sessions.sleep(uuid)
-    world.work()
-    world.sessions.delete(uuid)
-    world.work()
-    assert world.get(uuid).risk == RISK
+    world.sleep(uuid)
+    assert world.delete(uuid).risk == RISK
 
 
 def test_nothing_at_risk_takes_back_what_was_before(world: World, agent: FakeAgent) -> None:
-    uuid = up(world, agent)
+    uuid = world.active_with(agent)
     world.core.store.change(uuid, world.now, risk=RISK)
-    world.sessions.sleep(uuid)
-    world.work()
-    assert world.get(uuid).risk == {}
-    assert told(world, uuid) == []
+    assert world.sleep(uuid).risk == {}
+    assert world.told(uuid, "risk") == []
 
 
 @pytest.mark.slow
 def test_an_agent_that_hangs_holds_a_sleep_up_no_longer_than_its_deadlines(world: World, agent: FakeAgent) -> None:
     """It is put to sleep, with nothing known of its work."""
-    uuid = up(world, agent)
+    uuid = world.active_with(agent)
     world.core.agents = AgentClient(world.core.credentials, 0.2, world.core.budget)
     world.lifecycle = Lifecycle(world.core, world.runtime, world.clock)
     agent.hang = True
@@ -86,64 +73,53 @@ def test_an_agent_that_hangs_holds_a_sleep_up_no_longer_than_its_deadlines(world
 @pytest.mark.parametrize("last", ["/risk", "/cancel"])
 def test_a_leave_ends_as_soon_as_the_stop_is_not_wanted_any_more(world: World, agent: FakeAgent, last: str) -> None:
     """Between any two of its steps; the exception goes through, so that what was begun is undone."""
-    uuid = up(world, agent)
-    at = world.core.inbox.agent(uuid)
-    assert at is not None
+    uuid = world.active_with(agent)
 
     def check() -> None:
         if agent.requests[-1][1] == last:
             raise Superseded("It is wanted again.")
 
     with pytest.raises(Superseded):
-        shut_down(world.core, at, "sleep", 5, check)
+        shut_down(world.core, address(world, uuid), "sleep", 5, check)
     assert agent.requests[-1][1] == last
     assert world.core.history_store.read(uuid) is None
 
 
 def test_a_stop_says_which_it_is(world: World, agent: FakeAgent) -> None:
-    uuid = up(world, agent)
-    at = world.core.inbox.agent(uuid)
-    assert at is not None
-    shut_down(world.core, at, "sleep", 5)
+    uuid = world.active_with(agent)
+    shut_down(world.core, address(world, uuid), "sleep", 5)
     assert ("POST", "/cancel", {"reason": "sleep", "generation": 5}) in agent.requests
 
 
 def test_an_agent_stores_its_conversation_itself(world: World, agent: FakeAgent) -> None:
     """In the time the worker waits for it."""
-    uuid = up(world, agent)
+    uuid = world.active_with(agent)
     agent.history = [{"id": "m1", "role": "user", "content": "hi"}]
-    world.sessions.sleep(uuid)
-    world.work()
+    world.sleep(uuid)
     assert agent.requests[-1] == ("POST", "/checkpoint", {"seconds": 8.0})
     assert world.get(uuid).unarchived == {}
 
 
 def test_a_conversation_an_agent_could_not_store_is_known_to_be_newer(world: World, agent: FakeAgent) -> None:
     """Than what is kept; the sleep goes on."""
-    uuid = up(world, agent)
+    uuid = world.active_with(agent)
     agent.saved = False
-    world.sessions.sleep(uuid)
-    world.work()
-    noted = world.get(uuid).unarchived
+    noted = world.sleep(uuid).unarchived
     assert noted["since"] > 0
     assert "its volume has it" in noted["reason"]
 
 
 def test_nothing_is_known_of_an_agent_that_does_not_answer(world: World, agent: FakeAgent) -> None:
-    uuid = up(world, agent)
+    uuid = world.active_with(agent)
     agent.raw_answer = b"no JSON"
-    world.sessions.sleep(uuid)
-    world.work()
-    assert world.get(uuid).unarchived == {}
+    assert world.sleep(uuid).unarchived == {}
 
 
 @pytest.mark.parametrize("response", NO_RESPONSES)
 def test_an_agent_that_answers_by_no_http_is_stopped(world: World, agent: FakeAgent, response: bytes) -> None:
-    uuid = up(world, agent)
+    uuid = world.active_with(agent)
     agent.raw_response = response
-    world.sessions.sleep(uuid)
-    world.work()
-    assert (world.get(uuid).status, world.runtime.workspaces[uuid].running) == (Status.SLEEPING, False)
+    assert (world.sleep(uuid).status, world.runtime.workspaces[uuid].running) == (Status.SLEEPING, False)
 
 
 @pytest.mark.parametrize(
@@ -166,8 +142,7 @@ def test_what_an_agent_says_is_at_risk_is_cut() -> None:
 
 
 def test_a_warning_reaches_the_agent_unless_the_session_was_used_since(world: World, agent: FakeAgent) -> None:
-    uuid = world.active(idle_timeout=600)
-    assert world.core.inbox.agent_here(uuid, agent.address, "pod", "boot-1", world.now)
+    uuid = world.active_with(agent, idle_timeout=600)
     world.now += 550
     world.sweeps.idle()
     assert world.work() == [task_queue.WARN]

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from app.core.errors import PermanentError, RetryableError, RuntimeUnavailable, StateUnavailable, Superseded
 from app.core.redis import keys, task_queue
-from app.core.service import NewSession
 from app.core.sessions.attempts import MAX_ATTEMPTS
-from app.core.sessions.model import Record, Status
-from app.core.storage.archive_keys import new_key
+from app.core.sessions.model import Status
+from tests.fakes import raising
 from tests.world import World
 from workers.lifecycle.steps import Steps
 from workers.runtime.base import BackupSummary, Snapshot
@@ -39,20 +36,11 @@ def lease_ends(world: World, uuid: str) -> None:
         world.core.redis.delete(name.format(uuid=uuid))
 
 
-def kill_in(world: World, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    def killed(*_: Any, **__: Any) -> None:
-        raise Killed
-
-    monkeypatch.setattr(world.runtime, name, killed)
-
-
 def sweep(world: World) -> list[tuple[str, tuple[Any, ...]]]:
     """What the stale sweep sends, once everything is overdue."""
+    world.core.store.first_sight(world.now)  # a new Redis is compared with all there is
     world.now += world.settings.stale_after + 31
     world.sweeps.stale()
-    world.tasks.sent = [
-        sent for sent in world.tasks.sent if sent[0] not in (task_queue.RECONCILE, task_queue.SWEEP_INDEX)
-    ]
     return world.tasks.sent
 
 
@@ -60,8 +48,8 @@ def test_a_task_that_kills_its_workers_is_a_dead_letter_also_when_its_message_co
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message returns to a worker that meets the dead one's lease: that is no attempt, and forgets none."""
-    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
-    kill_in(world, monkeypatch, "provision")
+    uuid = world.create()
+    monkeypatch.setattr(world.runtime, "provision", raising(Killed()))
     for attempts in range(1, MAX_ATTEMPTS + 1):
         die(world, uuid, lambda: world.lifecycle.carry_out(uuid, 1))
         world.lifecycle.carry_out(uuid, 1)
@@ -80,7 +68,7 @@ def test_a_backup_that_kills_its_workers_is_a_dead_letter_and_the_session_goes_o
 ) -> None:
     uuid = world.active()
     world.sessions.request_backup(uuid)
-    kill_in(world, monkeypatch, "backup")
+    monkeypatch.setattr(world.runtime, "backup", raising(Killed()))
     for _ in range(MAX_ATTEMPTS):
         die(world, uuid, lambda: world.lifecycle.back_up(uuid))
         world.lifecycle.back_up(uuid)
@@ -93,7 +81,7 @@ def test_a_backup_that_kills_its_workers_is_a_dead_letter_and_the_session_goes_o
 
 
 def test_what_fails_for_now_is_tried_again_later_and_later_and_then_given_up(world: World) -> None:
-    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    uuid = world.create()
     world.tasks.lose_all()
     for number in range(1, MAX_ATTEMPTS):
         world.runtime.errors["provision"] = RetryableError("The disk is busy.")
@@ -112,7 +100,7 @@ def test_what_fails_for_now_is_tried_again_later_and_later_and_then_given_up(wor
 
 @pytest.mark.parametrize("away", [StateUnavailable("Redis is away."), RuntimeUnavailable("The API server is away.")])
 def test_what_is_away_counts_as_no_attempt(world: World, away: Exception) -> None:
-    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    uuid = world.create()
     for _ in range(MAX_ATTEMPTS + 3):
         world.runtime.errors["provision"] = away
         with pytest.raises(type(away)):
@@ -123,11 +111,9 @@ def test_what_is_away_counts_as_no_attempt(world: World, away: Exception) -> Non
 
 
 @pytest.mark.parametrize("used", [False, True], ids=["first use", "used before"])
-def test_a_store_that_is_away_fails_no_backup_and_no_point(
-    redis_client: redis.Redis, tmp_path: Path, used: bool
-) -> None:
+def test_a_store_that_is_away_fails_no_backup_and_no_point(saving_world: World, used: bool) -> None:
     """Whether or not this process has used it before. Both are made when it is there again."""
-    world = World(redis_client, tmp_path, archive_key=new_key())
+    world = saving_world
     uuid = world.active()
     if used:
         world.core.backup_store.prepare(uuid)
@@ -151,7 +137,7 @@ def test_a_store_that_is_away_fails_no_backup_and_no_point(
 
 def test_an_attempt_that_came_to_its_end_does_not_count_against_the_next(world: World) -> None:
     """A service that is stopped and started while a workspace starts makes the start again, however often."""
-    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    uuid = world.create()
     for _ in range(MAX_ATTEMPTS + 3):
         world.work()
         world.runtime.stop(uuid, 1)
@@ -173,22 +159,9 @@ def test_an_intent_whose_message_waits_gets_no_second_one(world: World) -> None:
         assert sweep(world) == before
 
 
-def take_all(world: World) -> None:
-    """Workers take every message."""
-    while world.tasks.sent:
-        world.lifecycle.carry_out(*world.tasks.sent.pop(0)[1])
-
-
-def before_release(world: World, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
-    """Have this happen once, when an attempt has done its work and still holds its lease."""
-    release = world.core.leases._release
-
-    def last_moment(lock: Any) -> None:
-        monkeypatch.setattr(world.core.leases, "_release", release)
-        happens()
-        release(lock)
-
-    monkeypatch.setattr(world.core.leases, "_release", last_moment)
+def take_one(world: World) -> None:
+    """A worker takes the first message."""
+    world.lifecycle.carry_out(*world.tasks.sent.pop(0)[1])
 
 
 @pytest.mark.parametrize("backing_up", [False, True])
@@ -204,78 +177,76 @@ def test_an_intent_whose_message_found_the_lease_taken_is_sent_when_it_is_releas
     def a_wake_comes(uuid: str, generation: int) -> None:
         stop(uuid, generation)
         world.sessions.wake(uuid)
-        take_all(world)
+        take_one(world)
         if fails:
             raise RetryableError("It still stops.")
 
     world.runtime.stop = a_wake_comes  # type: ignore[method-assign, assignment]
     backup = world.core.leases.hold(keys.BACKUP_LEASE.format(uuid=uuid)) if backing_up else nullcontext()
     with backup, pytest.raises(RetryableError) if fails else nullcontext():
-        world.lifecycle.carry_out(*world.tasks.sent.pop(0)[1])
+        take_one(world)
     assert world.tasks.sent == [(task_queue.WAKE, (uuid, 3))]
 
 
 @pytest.mark.parametrize("error", [RetryableError("It is busy."), RuntimeUnavailable("It is away.")])
 def test_an_attempt_that_is_put_off_sends_nothing(world: World, error: Exception) -> None:
     """Else it would be repeated at once, and on and on."""
-    world.sessions.create(NewSession(user_id="ada"))
+    world.create()
     world.runtime.errors["provision"] = error
     with pytest.raises(type(error)):
-        take_all(world)
+        take_one(world)
     assert world.tasks.sent == []
 
 
 def test_an_attempt_that_came_to_nothing_sends_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is sent again when it is due."""
-    world.sessions.create(NewSession(user_id="ada"))
+    world.create()
     monkeypatch.setattr(Steps, "act", lambda self, record: None)
-    world.lifecycle.carry_out(*world.tasks.sent.pop(0)[1])
+    take_one(world)
     assert world.tasks.sent == []
 
 
 def test_an_attempt_whose_record_changed_is_repeated_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
-
-    def changed(self: Steps, record: Record) -> None:
-        raise Superseded("The backup is gone.")
-
-    monkeypatch.setattr(Steps, "act", changed)
-    world.lifecycle.carry_out(*world.tasks.sent.pop(0)[1])
+    uuid = world.create()
+    monkeypatch.setattr(Steps, "act", raising(Superseded("The backup is gone.")))
+    take_one(world)
     assert world.tasks.sent == [(task_queue.PROVISION, (uuid, 1))]
 
 
 def test_a_start_whose_processes_end_before_its_lease_is_released_is_repeated(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    uuid = world.create()
+    release = world.core.leases._release
 
-    def ends() -> None:
+    def ends_first(lock: Any) -> None:
+        monkeypatch.setattr(world.core.leases, "_release", release)
         world.runtime.stop(uuid, 1)
         world.observer.apply(Snapshot((), unwished=True))
-        take_all(world)
+        take_one(world)
+        release(lock)
 
-    before_release(world, monkeypatch, ends)
-    world.lifecycle.carry_out(*world.tasks.sent.pop(0)[1])
+    monkeypatch.setattr(world.core.leases, "_release", ends_first)
+    take_one(world)
     assert world.tasks.sent == [(task_queue.PROVISION, (uuid, 1))]
 
 
 def test_the_end_of_a_backup_sends_what_waits_for_it_and_nothing_that_was_put_off(world: World) -> None:
     waits, put_off = world.active(), world.active("bob")
     sent: list[tuple[str, tuple[Any, ...]]] = []
-    back_up = world.runtime.backup
 
-    def meanwhile(uuid: str, name: str, **more: Any) -> BackupSummary:
-        if uuid == waits:
-            world.lifecycle.carry_out(uuid, world.sessions.delete(uuid).generation)
-        else:
-            world.runtime.errors["stop"] = RetryableError("The API server is busy.")
-            with pytest.raises(RetryableError):
-                world.lifecycle.carry_out(uuid, world.sessions.sleep(uuid).generation)
+    def a_deletion_waits() -> None:
+        world.lifecycle.carry_out(waits, world.sessions.delete(waits).generation)
         world.tasks.lose_all()
-        return back_up(uuid, name, **more)
 
-    world.runtime.backup = meanwhile  # type: ignore[method-assign]
-    for uuid in (waits, put_off):
+    def a_sleep_is_put_off() -> None:
+        world.runtime.errors["stop"] = RetryableError("The API server is busy.")
+        with pytest.raises(RetryableError):
+            world.lifecycle.carry_out(put_off, world.sessions.sleep(put_off).generation)
+        world.tasks.lose_all()
+
+    for uuid, happens in ((waits, a_deletion_waits), (put_off, a_sleep_is_put_off)):
+        world.runtime.meanwhile["backup"] = happens
         world.sessions.request_backup(uuid)
         world.lifecycle.back_up(uuid)
         sent += [each for each in world.tasks.sent if each[0] in (task_queue.TEARDOWN, task_queue.SLEEP)]
@@ -286,40 +257,31 @@ def test_a_worker_that_lost_its_lease_changes_nothing_any_more(world: World, mon
     """Suspended in its backup for longer than the lease lasts, while another one deletes the session."""
     uuid = world.active()
     generation = world.sessions.delete(uuid).generation
-    back_up = world.runtime.backup
 
-    def suspended(uuid: str, name: str, **more: Any) -> BackupSummary:
-        monkeypatch.setattr(world.runtime, "backup", back_up)
+    def suspended() -> None:
         lease_ends(world, uuid)
-        monkeypatch.setattr(world.runtime, "remove", lambda *_, **__: (_ for _ in ()).throw(RetryableError("busy")))
-        with pytest.raises(RetryableError):
+        with monkeypatch.context() as other, pytest.raises(RetryableError):
+            other.setattr(world.runtime, "remove", raising(RetryableError("busy")))
             world.lifecycle.carry_out(uuid, generation)
-        monkeypatch.undo()
-        return back_up(uuid, name, **more)
 
-    monkeypatch.setattr(world.runtime, "backup", suspended)
+    world.runtime.meanwhile["backup"] = suspended
     world.lifecycle.carry_out(uuid, generation)
-    assert [name for name, _, _ in world.runtime.calls].count("remove") == 0
+    assert world.runtime.called.count("remove") == 0
     assert world.get(uuid).status is Status.TERMINATING
 
 
-def test_a_worker_that_lost_its_lease_before_a_start_does_not_repeat_it(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_lost_its_lease_before_a_start_does_not_repeat_it(world: World) -> None:
     """Suspended where nothing asks whether it is still wanted, while another one carries the same intent out."""
-    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    uuid = world.create()
     world.tasks.lose_all()
-    provision = world.runtime.provision
 
-    def suspended(*given: Any, **more: Any) -> None:
-        monkeypatch.setattr(world.runtime, "provision", provision)
+    def suspended() -> None:
         lease_ends(world, uuid)
         world.lifecycle.carry_out(uuid, 1)
-        provision(*given, **more)
 
-    monkeypatch.setattr(world.runtime, "provision", suspended)
+    world.runtime.meanwhile["provision"] = suspended
     world.lifecycle.carry_out(uuid, 1)
-    assert [name for name, _, _ in world.runtime.calls].count("start") == 1
+    assert world.runtime.called.count("start") == 1
 
 
 def test_a_requested_backup_waits_from_its_first_request_until_an_attempt_settles_it(world: World) -> None:
@@ -339,17 +301,13 @@ def test_a_requested_backup_waits_from_its_first_request_until_an_attempt_settle
 
 
 def test_a_record_says_which_request_for_a_backup_has_ended_and_how(world: World) -> None:
-    uuid, store = world.active(), world.core.store
-    assert world.sessions.request_backup(uuid).backup_asked == 1
+    uuid = world.active()
     world.runtime.errors["backup"] = PermanentError("The volume is gone.")
-    world.work()
-    ended = store.get(uuid)
-    assert (ended.backup_ended, ended.backup_error) == (1, "The volume is gone.")
-    assert world.sessions.request_backup(uuid).backup_asked == 2
-    world.runtime.errors.clear()
-    world.work()
-    ended = store.get(uuid)
-    assert (ended.backup_ended, ended.backup_error) == (2, "")
+    for number, error in ((1, "The volume is gone."), (2, "")):
+        assert world.sessions.request_backup(uuid).backup_asked == number
+        world.work()
+        ended = world.get(uuid)
+        assert (ended.backup_ended, ended.backup_error) == (number, error)
 
 
 def test_a_backup_that_was_begun_before_it_was_asked_for_does_not_settle_the_request(
@@ -357,7 +315,7 @@ def test_a_backup_that_was_begun_before_it_was_asked_for_does_not_settle_the_req
 ) -> None:
     """What was written in between is in none of those before."""
     uuid = world.active()
-    files = world.runtime.workspaces[uuid].files
+    files = world.files(uuid)
     world.sessions.request_backup(uuid)
     back_up = world.runtime.backup
 
@@ -374,17 +332,13 @@ def test_a_backup_that_was_begun_before_it_was_asked_for_does_not_settle_the_req
     newest = world.core.backups.newest_of(uuid)
     assert newest is not None
     assert world.runtime.backups[newest.name] == {"later.txt": b"later"}
-    told = [event.data["status"] for event in world.events_of(uuid) if event.type == "backup"]
-    assert told == ["done", "done"]
+    assert [each["status"] for each in world.told(uuid, "backup")] == ["done", "done"]
     assert world.core.redis.zscore(keys.BACKUP_REQUESTS, uuid) is None
 
 
 def test_a_deletion_does_not_wait_for_a_restore(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The restore holds the session's lease, for an hour maybe, and finds that nobody needs its files."""
-    source = world.active()
-    world.sessions.delete(source)
-    world.work()
-    uuid = world.sessions.restore(world.get(source).backup).uuid
+    uuid = world.sessions.restore(world.delete(world.active()).backup).uuid
     restore = world.runtime.restore
 
     def deleted_meanwhile(*args: Any, **more: Any) -> None:
@@ -400,26 +354,17 @@ def test_a_deletion_does_not_wait_for_a_restore(world: World, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("newer", ["sleep", "wake"])
-def test_a_restore_goes_on_for_whoever_needs_the_files_too(
-    world: World, monkeypatch: pytest.MonkeyPatch, newer: str
-) -> None:
-    source = world.active()
-    world.sessions.delete(source)
-    world.work()
-    uuid = world.sessions.restore(world.get(source).backup).uuid
-    restore = world.runtime.restore
+def test_a_restore_goes_on_for_whoever_needs_the_files_too(world: World, newer: str) -> None:
+    uuid = world.sessions.restore(world.delete(world.active()).backup).uuid
 
-    def superseded(*args: Any, **more: Any) -> None:
-        monkeypatch.setattr(world.runtime, "restore", restore)
+    def superseded() -> None:
         world.sessions.sleep(uuid)
         if newer == "wake":
             world.sessions.wake(uuid)
-        more["check"]()
-        restore(*args, **more)
 
-    monkeypatch.setattr(world.runtime, "restore", superseded)
+    world.runtime.meanwhile["restore"] = superseded
     world.work()
-    assert [name for name, _, _ in world.runtime.calls].count("restore") == 1
+    assert world.runtime.called.count("restore") == 1
     up = newer == "wake"
     assert world.runtime.workspaces[uuid].running is up
     assert world.get(uuid).status is (Status.WAKING if up else Status.SLEEPING)
@@ -451,26 +396,22 @@ def test_a_start_that_was_undone_by_a_stop_of_the_service_is_made_again(world: W
     world.runtime.stop(uuid, generation)
     world.observer.apply(Snapshot((), unwished=True))
     assert world.work() == [task_queue.WAKE]
-    world.runtime.become_ready(uuid)
-    world.look(uuid)
-    assert world.get(uuid).status is Status.ACTIVE
+    assert world.up(uuid).status is Status.ACTIVE
 
 
-def test_an_active_session_comes_back_after_a_stop_of_the_service(world: World) -> None:
+@pytest.mark.parametrize(
+    ("idle_timeouts", "status", "runs"), [(0, Status.WAKING, True), (2, Status.SLEEPING, False)], ids=["used", "idle"]
+)
+def test_an_active_session_comes_back_after_a_stop_of_the_service_unless_it_is_idle_by_then(
+    world: World, idle_timeouts: int, status: Status, runs: bool
+) -> None:
     uuid = world.active()
     world.runtime.stop(uuid, world.get(uuid).generation)
+    world.now += idle_timeouts * world.settings.idle_timeout
     world.observer.apply(Snapshot((), unwished=True))
-    assert world.get(uuid).status is Status.WAKING
+    assert world.get(uuid).status is status
     world.work()
-    assert world.runtime.workspaces[uuid].running
-
-
-def test_one_that_is_idle_by_then_sleeps(world: World) -> None:
-    uuid = world.active()
-    world.runtime.stop(uuid, world.get(uuid).generation)
-    world.now += 2 * world.settings.idle_timeout
-    world.observer.apply(Snapshot((), unwished=True))
-    assert world.get(uuid).status is Status.SLEEPING
+    assert world.runtime.workspaces[uuid].running is runs
 
 
 def test_one_whose_prompt_was_not_finished_comes_back_however_it_went(world: World) -> None:
@@ -488,9 +429,7 @@ def test_what_is_seen_of_a_moment_ago_makes_no_second_start(world: World) -> Non
     uuid = world.asleep()
     world.sessions.wake(uuid)
     world.work()
-    seen = world.runtime.observe(uuid)
-    assert seen is not None
-    world.observer.apply(replace(seen, running=False))
+    world.look(uuid, running=False)
     assert world.tasks.sent == []
 
 
@@ -500,17 +439,11 @@ def test_a_requested_backup_names_what_it_could_not_read_and_a_deletion_stops_at
     workspace = world.runtime.workspaces[uuid]
     workspace.files |= {"kept": b"1", "closed": b"2"}
     workspace.unreadable.add("closed")
-    world.sessions.request_backup(uuid)
-    world.work()
-    assert world.get(uuid).backup_lacks == {"unreadable": ["closed"]}
-    world.sessions.delete(uuid)
-    world.work()
-    failed = world.get(uuid)
+    assert world.back_up(uuid).backup_lacks == {"unreadable": ["closed"]}
+    failed = world.delete(uuid)
     assert (failed.status, failed.reason_code) == (Status.FAILED, "backup_incomplete")
     assert workspace.files.keys() == {"kept", "closed"}
-    world.sessions.delete(uuid, partial=True)
-    world.work()
-    gone = world.get(uuid)
+    gone = world.delete(uuid, partial=True)
     assert gone.status is Status.TERMINATED
     assert world.runtime.backups[gone.backup].keys() == {"kept"}
 

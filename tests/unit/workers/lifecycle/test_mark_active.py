@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from app.core.errors import RetryableError, StateUnavailable
-from app.core.service import NewSession
 from app.core.sessions.model import Status
 from tests.world import World
 
@@ -15,7 +14,7 @@ from tests.world import World
 def answering(world: World, *, then: type[Exception] | None = None) -> str:
     """A new session whose workspace answers, and is seen to, before its start has come to its end; which is cut off
     there by `then`."""
-    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    uuid = world.create()
     start = world.runtime.start
 
     def and_then_it_answers(*args: Any) -> bool:
@@ -47,11 +46,9 @@ def test_one_that_answers_first_is_started_again_where_its_start_was_cut_off(wor
         world.work()
     world.look(uuid)
     assert world.get(uuid).status is Status.CREATED
-    world.now += world.settings.stale_after + 1
-    world.sweeps.stale()
-    world.work()
+    world.catch_up()
     assert world.get(uuid).status is Status.ACTIVE
-    assert [name for name, _, _ in world.runtime.calls].count("start") == 2
+    assert world.runtime.called.count("start") == 2
 
 
 def test_one_that_answered_does_not_fail_where_that_could_not_be_seen_again(world: World) -> None:
@@ -75,16 +72,15 @@ def test_one_that_answered_does_not_fail_where_that_could_not_be_seen_again(worl
     assert world.get(uuid).status is Status.ACTIVE
 
 
-def test_one_whose_start_ends_while_it_is_seen_is_active_at_once(world: World) -> None:
+def test_one_whose_start_ends_while_it_is_seen_is_active_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The observer's look at the record is a moment old."""
-    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    uuid = world.create()
     old = world.get(uuid)
     world.work()
     world.runtime.become_ready(uuid)
-    get = world.core.store.get
-    world.core.store.get = lambda uuid: old  # type: ignore[method-assign]
-    world.look(uuid)
-    world.core.store.get = get  # type: ignore[method-assign]
+    with monkeypatch.context() as moment:
+        moment.setattr(world.core.store, "get", lambda uuid: old)
+        world.look(uuid)
     assert world.get(uuid).status is Status.ACTIVE
 
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pytest
-import redis
 from celery.exceptions import SoftTimeLimitExceeded
 
 from app.core.composition import Core
 from app.core.errors import ArchiveError, PermanentError, RetryableError, StateUnavailable
 from app.core.restore_points.names import reference
-from app.core.service import NewSession
-from app.core.storage.archive_keys import new_key
 from app.process import tracing
 from app.process.private_text import private
+from tests.fakes import raising
 from tests.world import World
 from workers.lifecycle import notify as seam
 from workers.lifecycle.action_log import log as action_lines
@@ -25,47 +22,32 @@ from workers.lifecycle.archiving import Archive
 from workers.lifecycle.ended import Ended, done, failed
 from workers.lifecycle.notify import Listener
 
-TTL, CYCLE = 3_600.0, 1_000_000.0
+TTL = 3_600.0
 
 Steps = Iterator[None]
 """Makes a session ready for the action, yields, and carries the action out."""
 
 
 @pytest.fixture
-def world(redis_client: redis.Redis, tmp_path: Path) -> World:
-    world = World(redis_client, tmp_path, archive_key=new_key(), drill_cycle=CYCLE)
-    # The points of the fake are not in the store, with which a new Redis is compared.
-    world.core.store.first_sight(world.now)
-    return world
+def world(saving_world: World) -> World:
+    return saving_world
 
 
 def come_up(world: World, uuid: str) -> None:
     world.work()
     world.now += 1.0
-    world.runtime.become_ready(uuid)
-    world.look(uuid)
-
-
-def sweep(world: World) -> None:
-    for _ in range(3):
-        world.sweeps.expired()
-        world.work()
+    world.up(uuid)
 
 
 def with_point(world: World) -> str:
     uuid = world.active()
-    world.sessions.request_point(uuid)
-    world.work()
+    world.save(uuid)
     return uuid
-
-
-def refuse(*_: object, **__: object) -> None:
-    raise ArchiveError("The store refuses.")
 
 
 def create(world: World) -> Steps:
     yield
-    come_up(world, world.sessions.create(NewSession(user_id="ada")).uuid)
+    come_up(world, world.create())
 
 
 def wake(world: World) -> Steps:
@@ -76,16 +58,14 @@ def wake(world: World) -> Steps:
 
 
 def restore(world: World) -> Steps:
-    uuid = world.active()
-    world.sessions.request_backup(uuid)
-    world.work()
+    name = world.back_up(world.active()).backup
     yield
-    come_up(world, world.sessions.restore(world.get(uuid).backup, "bob").uuid)
+    come_up(world, world.sessions.restore(name, "bob").uuid)
 
 
 def roll_back(world: World) -> Steps:
     uuid = with_point(world)
-    world.runtime.workspaces[uuid].files["new.txt"] = b"later"
+    world.files(uuid)["new.txt"] = b"later"
     world.now += 60
     yield
     world.core.going_back.roll_back(uuid, world.get(uuid).point)
@@ -106,8 +86,7 @@ def come_back_by_itself(world: World) -> Steps:
 def sleep(world: World) -> Steps:
     uuid = world.active()
     yield
-    world.sessions.sleep(uuid)
-    world.work()
+    world.sleep(uuid)
 
 
 def be_scaled_down(world: World) -> Steps:
@@ -129,59 +108,39 @@ def back_up(world: World) -> Steps:
 def make_point(world: World) -> Steps:
     uuid = world.active()
     yield
-    world.sessions.request_point(uuid)
-    world.work()
+    world.save(uuid)
 
 
 def make_point_again(world: World) -> Steps:
     uuid = with_point(world)
     yield
-    world.sessions.request_point(uuid)
-    world.work()
+    world.save(uuid)
 
 
 def drill(world: World) -> Steps:
     with_point(world)
-    world.now += CYCLE
+    world.now += world.settings.drill_cycle
     yield
-    world.drills.sweep()
-    world.work()
+    world.sweep(world.drills.sweep)
 
 
 def archive(world: World) -> Steps:
     world.asleep(ttl=TTL)
     world.pass_time(TTL)
     yield
-    sweep(world)
+    world.expire()
 
 
 def delete(world: World) -> Steps:
     uuid = world.active()
     yield
-    world.sessions.delete(uuid)
-    world.work()
+    world.delete(uuid)
 
 
 def fail_to_create(world: World) -> Steps:
     world.runtime.errors["start"] = PermanentError("broken")
     yield
-    world.sessions.create(NewSession(user_id="ada"))
-    world.work()
-
-
-def fail_to_sleep(world: World) -> Steps:
-    uuid = world.active()
-    world.runtime.errors["stop"] = PermanentError("broken")
-    yield
-    world.sessions.sleep(uuid)
-    world.work()
-
-
-def fail_to_back_up(world: World) -> Steps:
-    uuid = world.active()
-    world.runtime.errors["backup"] = PermanentError("broken")
-    yield
-    world.sessions.request_backup(uuid)
+    world.create()
     world.work()
 
 
@@ -197,7 +156,7 @@ def fail_to_make_point(world: World) -> Steps:
 def fail_a_drill(world: World) -> Steps:
     uuid = with_point(world)
     world.runtime.damaged.add(reference(uuid, world.get(uuid).point))
-    world.now += CYCLE
+    world.now += world.settings.drill_cycle
     yield
     world.drills.sweep()
     world.drills.drill(uuid)
@@ -207,9 +166,9 @@ def fail_to_archive(world: World) -> Steps:
     world.asleep(ttl=TTL)
     world.pass_time(TTL)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Archive, "mark", refuse)
+        patch.setattr(Archive, "mark", raising(ArchiveError("The store refuses.")))
         yield
-        sweep(world)
+        world.expire()
 
 
 def fail_while_archiving(world: World) -> Steps:
@@ -230,7 +189,7 @@ def crash(world: World) -> Steps:
 @dataclass(frozen=True)
 class Told:
     """What the action's steps end and tell: lines of the log, spans, counters, the actions whose durations are counted,
-    the actions whose failures are, and the reasons of these."""
+    the actions whose failures are, and the reasons of these. `errors` are what the runtime answers."""
 
     steps: Callable[[World], Steps]
     lines: list[str]
@@ -239,6 +198,21 @@ class Told:
     timed: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     causes: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, BaseException] = field(default_factory=dict)
+
+
+def failing(
+    steps: Callable[[World], Steps],
+    action: str,
+    reason: str,
+    counted: dict[str, int],
+    cause: str = "",
+    at: str = "",
+) -> Told:
+    """Of an action that fails for this reason, maybe for the runtime's at this call."""
+    errors: dict[str, BaseException] = {at: PermanentError(reason)} if at else {}
+    lines, causes = [f"{action} failed: {reason}"], {cause or f"{action}_failed": 1}
+    return Told(steps, lines, [action], counted, failed={action: 1}, causes=causes, errors=errors)
 
 
 POINT = {"points_made": 1, "points_stored_bytes": 100}
@@ -275,60 +249,18 @@ TABLE = [
         {"backups": 1, "teardowns": 1},
         {"backup": 1, "delete": 1},
     ),
-    Told(
-        fail_to_create,
-        ["create failed: broken"],
-        ["create"],
-        {"sessions_failed": 1},
-        failed={"create": 1},
-        causes={"create_failed": 1},
-    ),
-    Told(
-        fail_to_sleep,
-        ["sleep failed: broken"],
-        ["sleep"],
-        {"sessions_failed": 1},
-        failed={"sleep": 1},
-        causes={"sleep_failed": 1},
-    ),
-    Told(
-        fail_to_back_up,
-        ["backup failed: broken"],
-        ["backup"],
-        {"backups_failed": 1},
-        failed={"backup": 1},
-        causes={"backup_failed": 1},
-    ),
-    Told(
-        fail_to_make_point,
-        ["point failed: busy"],
-        ["point"],
-        {"points_failed": 1},
-        failed={"point": 1},
-        causes={RetryableError.code: 1},
-    ),
-    Told(
-        fail_a_drill,
-        ["drill failed: It can't be restored."],
-        ["drill"],
-        {"drills_failed": 1, "points_broken": 1},
-        failed={"drill": 1},
-        causes={"drill_failed": 1},
-    ),
+    failing(fail_to_create, "create", "broken", {"sessions_failed": 1}),
+    failing(sleep, "sleep", "broken", {"sessions_failed": 1}, at="stop"),
+    failing(back_up, "backup", "broken", {"backups_failed": 1}, at="backup"),
+    failing(fail_to_make_point, "point", "busy", {"points_failed": 1}, RetryableError.code),
+    failing(fail_a_drill, "drill", "It can't be restored.", {"drills_failed": 1, "points_broken": 1}),
+    failing(fail_while_archiving, "archive", "gone", {"sessions_failed": 1}),
     Told(
         fail_to_archive,
         ["point done", "archive failed: The store refuses."],
         ["point", "archive"],
         {**POINT, "archives_failed": 1},
         {"point": 1},
-        failed={"archive": 1},
-        causes={"archive_failed": 1},
-    ),
-    Told(
-        fail_while_archiving,
-        ["archive failed: gone"],
-        ["archive"],
-        {"sessions_failed": 1},
         failed={"archive": 1},
         causes={"archive_failed": 1},
     ),
@@ -340,7 +272,7 @@ TABLE = [
         causes={"session_failed": 1},
     ),
 ]
-of_each_action = pytest.mark.parametrize("told", TABLE, ids=lambda told: told.steps.__name__)
+of_each_action = pytest.mark.parametrize("told", TABLE, ids=lambda told: "-".join((told.steps.__name__, *told.errors)))
 
 
 def counted_so_far(world: World) -> list[dict[str, int]]:
@@ -362,6 +294,7 @@ def check(
     """Carry the action out, with these listeners before all others, and compare what comes of it."""
     steps = told.steps(world)
     next(steps)
+    world.runtime.errors |= told.errors
     spans: list[str] = []
     monkeypatch.setattr(tracing, "record", lambda name, *_: spans.append(name))
     monkeypatch.setattr(seam, "LISTENERS", (*listeners, *seam.LISTENERS))
@@ -416,21 +349,14 @@ def test_an_end_is_logged_and_timed_while_it_cannot_be_counted(
     world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis goes away after the session fell asleep; its restore point is asked for all the same."""
-
-    def away(*_: object) -> None:
-        raise StateUnavailable("Redis is away.")
-
-    monkeypatch.setattr(world.core.counters, "count", away)
+    monkeypatch.setattr(world.core.counters, "count", raising(StateUnavailable("Redis is away.")))
     told = next(each for each in TABLE if each.steps is sleep)
     check(world, replace(told, counted={}), caplog, monkeypatch)
 
 
 def test_the_end_of_a_tasks_time_is_no_listeners(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def too_late(*_: object) -> None:
-        raise SoftTimeLimitExceeded
-
     uuid = world.active()
-    monkeypatch.setattr(seam, "LISTENERS", (too_late,))
+    monkeypatch.setattr(seam, "LISTENERS", (raising(SoftTimeLimitExceeded()),))
     with pytest.raises(SoftTimeLimitExceeded):
         seam.notify(world.core, done("sleep", world.get(uuid), world.now))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from app.core.errors import StillEnding
@@ -21,28 +23,11 @@ from workers.lifecycle.intents import ENDING_LIMIT, ENDING_PAUSE, Lifecycle
 SWEEPS_OF_A_KIND = 4
 
 
-def up(world: World, agent: FakeAgent) -> str:
-    uuid = world.active()
-    assert world.core.inbox.agent_here(uuid, agent.address, "pod", "boot-1", world.now)
-    return uuid
-
-
-def with_deadline(world: World, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give every leave so long, and each request far more."""
-    monkeypatch.setattr(shutdown, "SHUTDOWN_TIMEOUT", seconds)
-    world.core.agents = AgentClient(world.core.credentials, 600.0, world.core.budget)
-    world.lifecycle = Lifecycle(world.core, world.runtime, world.clock)
-
-
 def still_ending(world: World, uuid: str) -> None:
     """The next call of `stop` finds processes that don't end; the attempt is put off."""
     world.runtime.errors["stop"] = StillEnding(uuid)
     with pytest.raises(StillEnding):
         world.work()
-
-
-def calls(world: World) -> list[str]:
-    return [name for name, _, _ in world.runtime.calls]
 
 
 @pytest.mark.parametrize("how", ["hang", "trickle"])
@@ -51,8 +36,10 @@ def test_all_that_is_asked_of_an_agent_before_a_stop_has_one_deadline(
     world: World, agent: FakeAgent, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An agent that takes all of it for the first answer is asked for nothing more, and stopped."""
-    uuid = up(world, agent)
-    with_deadline(world, 0.3, monkeypatch)
+    uuid = world.active_with(agent)
+    monkeypatch.setattr(shutdown, "SHUTDOWN_TIMEOUT", 0.3)
+    world.core.agents = AgentClient(world.core.credentials, 600.0, world.core.budget)
+    world.lifecycle = Lifecycle(world.core, world.runtime, world.clock)
     setattr(agent, how, True)
     agent.raw_answer = b" " * 100_000
     world.sessions.sleep(uuid)
@@ -65,7 +52,7 @@ def test_a_sleep_whose_processes_take_their_time_is_put_off_and_counts_as_no_fai
     world: World, agent: FakeAgent
 ) -> None:
     """However often; its agent is taken leave of once."""
-    uuid = up(world, agent)
+    uuid = world.active_with(agent)
     world.sessions.sleep(uuid)
     for _ in range(2 * MAX_ATTEMPTS):
         still_ending(world, uuid)
@@ -86,33 +73,27 @@ def test_a_workspace_that_never_ends_fails_at_last(world: World) -> None:
     world.now += ENDING_LIMIT
     for _ in range(MAX_ATTEMPTS):
         world.runtime.errors["stop"] = StillEnding(uuid)
-        world.sweeps.stale()
-        try:
-            world.work()
-        except StillEnding:
-            world.now += 60
+        with suppress(StillEnding):
+            world.sweep(world.sweeps.stale)
+        world.now += 60
     assert world.get(uuid).status is Status.FAILED
     assert "are still ending" in world.get(uuid).reason
 
 
 def test_a_wake_starts_nothing_beside_processes_that_are_still_ending(world: World, agent: FakeAgent) -> None:
     """Two of them would share the files. The wake waits for its turn, not in a worker."""
-    uuid = up(world, agent)
+    uuid = world.active_with(agent)
     world.sessions.sleep(uuid)
     still_ending(world, uuid)
     world.runtime.calls.clear()
     world.sessions.wake(uuid)
     still_ending(world, uuid)
-    assert calls(world) == ["stop"]
-    world.now += ENDING_PAUSE
-    world.sweeps.stale()
-    world.work()
-    assert calls(world) == ["stop", "stop", "start"]
+    assert world.runtime.called == ["stop"]
+    world.sweep(world.sweeps.stale, ENDING_PAUSE)
+    assert world.runtime.called == ["stop", "stop", "start"]
     assert not world.get(uuid).stopping
     assert world.core.inbox.leaving_agent(uuid) is None, "it ended, and can't be called back"
-    world.runtime.become_ready(uuid)
-    world.look(uuid)
-    assert world.get(uuid).status is Status.ACTIVE
+    assert world.up(uuid).status is Status.ACTIVE
 
 
 def test_a_wake_of_what_has_stopped_asks_for_no_stop(world: World) -> None:
@@ -120,18 +101,17 @@ def test_a_wake_of_what_has_stopped_asks_for_no_stop(world: World) -> None:
     world.runtime.calls.clear()
     world.sessions.wake(uuid)
     world.work()
-    assert calls(world) == ["start"]
+    assert world.runtime.called == ["start"]
 
 
 def test_a_delete_takes_its_leave_apart_from_the_backups(world: World, agent: FakeAgent) -> None:
     """Whoever waits for a backup does not wait for that agent, nor for those processes."""
-    uuid = up(world, agent)
+    uuid = world.active_with(agent)
     world.sessions.delete(uuid)
     still_ending(world, uuid)
     assert world.get(uuid).task == task_queue.LEAVE
-    world.now += ENDING_PAUSE
-    world.sweeps.stale()
-    assert [task for task in world.work() if task.startswith("sessions.")] == [task_queue.LEAVE, task_queue.TEARDOWN]
+    done = world.sweep(world.sweeps.stale, ENDING_PAUSE)
+    assert [task for task in done if task.startswith("sessions.")] == [task_queue.LEAVE, task_queue.TEARDOWN]
     assert world.get(uuid).status is Status.TERMINATED
     assert [path for _, path, _ in agent.requests] == ["/risk", "/cancel", "/checkpoint"]
 
@@ -146,13 +126,11 @@ def test_a_teardown_that_finds_an_agent_hands_on_to_its_leave(world: World, agen
 
 
 def test_a_lost_message_between_leave_and_teardown_is_sent_again(world: World, agent: FakeAgent) -> None:
-    uuid = up(world, agent)
+    uuid = world.active_with(agent)
     world.sessions.delete(uuid)
     world._do(*world.tasks.sent.pop(0))
     world.tasks.lose_all()
-    world.now += world.settings.stale_after + 1
-    world.sweeps.stale()
-    assert [task for task in world.work() if task.startswith("sessions.")] == [task_queue.TEARDOWN]
+    assert [task for task in world.catch_up() if task.startswith("sessions.")] == [task_queue.TEARDOWN]
     assert world.get(uuid).status is Status.TERMINATED
 
 

@@ -6,54 +6,27 @@ import errno
 from pathlib import Path
 
 import pytest
-import redis
 
 from app.core.errors import RestorePointLate
 from app.core.redis import keys
 from app.core.restore_points.schedule import next_point
 from app.core.sessions.model import Status
-from app.core.storage.archive_keys import ArchiveKeys, new_key
 from app.core.storage.file_store import FileStore
+from tests.fakes import raising
+from tests.unit.workers.sidecars import sidecars, store_alone
 from tests.world import World
 from workers.lifecycle.archiving import point_of_now
 from workers.lifecycle.stored_points import StoredPoints
-from workers.restore_points.repository import Head
-from workers.restore_points.sidecar import Sidecar, Sidecars
 
 
 @pytest.fixture
-def world(redis_client: redis.Redis, tmp_path: Path) -> World:
-    return World(redis_client, tmp_path, archive_key=new_key())
-
-
-def sidecars(world: World, uuid: str) -> Sidecars:
-    return Sidecars(world.core.backup_store.files, ArchiveKeys(world.settings.archive_key).session(uuid))
-
-
-def store(world: World, uuid: str, number: int) -> str:
-    """A stored point."""
-    made = Sidecar(
-        id=f"p{number:015d}",
-        uuid=uuid,
-        created_at=world.now + number,
-        trigger="interval",
-        message_id="m1",
-        files=3,
-        size=30,
-        stored=3,
-        fingerprint="f",
-        repository=1,
-        snapshot="s",
-        identity={},
-        head=Head.new(),
-    )
-    sidecars(world, uuid).write(made)
-    return made.id
+def world(saving_world: World) -> World:
+    return saving_world
 
 
 def test_an_index_that_was_lost_is_made_again(world: World) -> None:
     uuid, other = world.active(), world.active("bob")
-    names = {store(world, uuid, number) for number in range(3)}
+    names = {store_alone(world, uuid, number) for number in range(3)}
     StoredPoints(world.core).look()
     found = world.core.restore_points.of(uuid)
     assert {each.id for each in found} == names
@@ -66,7 +39,7 @@ def test_points_of_a_record_that_was_made_again_cost_from_the_look_on(world: Wor
     uuid, empty = world.asleep(), world.active("bob")
     session = keys.SESSION.format(uuid=uuid)
     world.core.redis.hdel(session, "points_since", "points_kib")
-    store(world, uuid, 1)
+    store_alone(world, uuid, 1)
     pack = Path(world.core.backup_store.files.root) / uuid / "repository-1" / "data" / "pack"
     pack.parent.mkdir(parents=True)
     pack.write_bytes(bytes(100 * 1_024))
@@ -82,7 +55,7 @@ def test_points_of_a_record_that_was_made_again_cost_from_the_look_on(world: Wor
 
 def test_what_is_no_longer_stored_leaves_the_index(world: World) -> None:
     uuid = world.active()
-    name, other = store(world, uuid, 1), store(world, uuid, 2)
+    name, other = store_alone(world, uuid, 1), store_alone(world, uuid, 2)
     StoredPoints(world.core).look()
     sidecars(world, uuid).remove(name)
     StoredPoints(world.core).look()
@@ -91,8 +64,8 @@ def test_what_is_no_longer_stored_leaves_the_index(world: World) -> None:
 
 def test_a_damaged_sidecar_harms_no_other_session(world: World) -> None:
     broken, whole = world.active(), world.active("bob")
-    name = store(world, broken, 1)
-    store(world, whole, 1)
+    name = store_alone(world, broken, 1)
+    store_alone(world, whole, 1)
     path = Path(world.core.backup_store.files.root) / broken / "points" / f"{name}.json"
     *content, last = path.read_bytes()
     path.write_bytes(bytes((*content, last ^ 1)))
@@ -104,8 +77,8 @@ def test_a_damaged_sidecar_harms_no_other_session(world: World) -> None:
 def test_a_record_that_was_made_again_names_the_newest_point(world: World) -> None:
     """Nothing says that the files as they are now are in it: the next point is made, and a fork waits for it."""
     uuid = world.asleep()
+    newest = [store_alone(world, uuid, number) for number in range(3)][-1]
     world.core.redis.flushall()
-    newest = [store(world, uuid, number) for number in range(3)][-1]
     world.sweeps.reconcile()
     assert world.get(uuid).point == ""
     StoredPoints(world.core).look()
@@ -120,14 +93,14 @@ def test_a_point_that_was_made_meanwhile_stays_named(world: World) -> None:
     uuid = world.active()
     before = world.get(uuid)
     world.core.store.change(uuid, world.now, point="newer")
-    store(world, uuid, 1)
+    store_alone(world, uuid, 1)
     StoredPoints(world.core).index(before)
     assert world.get(uuid).point == "newer"
 
 
 def test_a_broken_point_is_not_named(world: World) -> None:
     uuid = world.active()
-    whole, broken = store(world, uuid, 1), store(world, uuid, 2)
+    whole, broken = store_alone(world, uuid, 1), store_alone(world, uuid, 2)
     StoredPoints(world.core).look()
     world.core.restore_points.mark_broken(uuid, [broken])
     world.core.store.change(uuid, world.now, point="")
@@ -137,29 +110,22 @@ def test_a_broken_point_is_not_named(world: World) -> None:
 
 def test_points_end_with_their_session(world: World) -> None:
     uuid = world.active()
-    store(world, uuid, 1)
+    store_alone(world, uuid, 1)
     folder = Path(world.core.backup_store.files.root) / uuid
     (folder / "repository-1").mkdir()
     world.core.store.change(uuid, world.now, point="p")
-    world.sessions.delete(uuid)
-    world.work()
-    assert world.get(uuid).status is Status.TERMINATED
+    assert world.delete(uuid).status is Status.TERMINATED
     assert {each.name for each in folder.iterdir()} & {"points", "repository-1"} == set()
     assert world.core.redis.ttl(keys.POINTS.format(uuid=uuid)) != -1
 
 
 def test_those_that_a_deletion_left_are_deleted_however_late(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store refused it, until the session's record has expired."""
-
-    def refused(*_: object) -> None:
-        raise OSError(errno.EROFS, "read-only")
-
     uuid = world.active()
-    store(world, uuid, 1)
+    store_alone(world, uuid, 1)
     with monkeypatch.context() as store_of_then:
-        store_of_then.setattr(FileStore, "remove_folder", refused)
-        world.sessions.delete(uuid)
-        world.work()
+        store_of_then.setattr(FileStore, "remove_folder", raising(OSError(errno.EROFS, "read-only")))
+        world.delete(uuid)
         world.sweeps.index()
     assert len(sidecars(world, uuid).ids()) == 1
     assert world.get(uuid).status is Status.TERMINATED
@@ -171,7 +137,7 @@ def test_those_that_a_deletion_left_are_deleted_however_late(world: World, monke
 
 def test_a_session_that_lives_after_all_keeps_its_points(world: World) -> None:
     uuid = world.active()
-    name = store(world, uuid, 1)
+    name = store_alone(world, uuid, 1)
     world.core.restore_points.end(uuid, world.now)
     StoredPoints(world.core).finish()
     assert sidecars(world, uuid).ids() == [name]
@@ -180,9 +146,8 @@ def test_a_session_that_lives_after_all_keeps_its_points(world: World) -> None:
 
 def test_those_that_came_after_a_deletion_go_too(world: World) -> None:
     uuid = world.active()
-    world.sessions.delete(uuid)
-    world.work()
-    store(world, uuid, 1)
+    world.delete(uuid)
+    store_alone(world, uuid, 1)
     StoredPoints(world.core).look()
     StoredPoints(world.core).finish()
     assert sidecars(world, uuid).ids() == []
