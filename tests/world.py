@@ -125,7 +125,7 @@ class World:
                 return done
             task, args = self.tasks.sent.pop(0)
             done.append(task)
-            self._do(task, args)
+            self.do(task, args)
         raise AssertionError(f"the queue never became empty: {done[-10:]}")
 
     def sweep(self, sweep: Callable[[], None], seconds: float = 0.0) -> list[str]:
@@ -220,7 +220,8 @@ class World:
         self.sleep(uuid)
         return uuid
 
-    def _do(self, task: str, args: tuple[Any, ...]) -> None:
+    def do(self, task: str, args: tuple[Any, ...]) -> None:
+        """A worker does this task."""
         sweeps = {
             task_queue.SWEEP_IDLE: self.sweeps.idle,
             task_queue.SWEEP_EXPIRED: self.sweeps.expired,

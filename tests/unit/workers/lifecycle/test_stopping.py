@@ -128,7 +128,7 @@ def test_a_teardown_that_finds_an_agent_hands_on_to_its_leave(world: World, agen
 def test_a_lost_message_between_leave_and_teardown_is_sent_again(world: World, agent: FakeAgent) -> None:
     uuid = world.active_with(agent)
     world.sessions.delete(uuid)
-    world._do(*world.tasks.sent.pop(0))
+    world.do(*world.tasks.sent.pop(0))
     world.tasks.lose_all()
     assert [task for task in world.catch_up() if task.startswith("sessions.")] == [task_queue.TEARDOWN]
     assert world.get(uuid).status is Status.TERMINATED
