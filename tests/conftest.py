@@ -25,7 +25,7 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 # Suites that modules of tests derive from: what a failed comparison compared is shown as in those.
-pytest.register_assert_rewrite("tests.stolen_tokens", "tests.ways_in")
+pytest.register_assert_rewrite("tests.suites")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,7 +10,7 @@ import pytest
 from tests.cluster.product import Api
 from tests.cluster.prompting import Conversation, token_file
 from tests.model_server import Answer, ModelServer, ToolCall, content_text, when
-from tests.stolen_tokens import Victim, opens_nothing_after_revoke_sleep_wake_and_delete
+from tests.suites.stolen_tokens import Victim, opens_nothing_after_revoke_sleep_wake_and_delete
 
 pytestmark = pytest.mark.timeout(1_800)
 

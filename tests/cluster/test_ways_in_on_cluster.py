@@ -1,5 +1,5 @@
 """Ways into a workspace that a product has besides a link, on a real cluster, through the ingress (the suite is
-tests/ways_in.py)."""
+tests/suites/ways_in.py)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from tests.cluster.product import LET_IN, Api, kubectl, settings_of_processes
 from tests.product import product
+from tests.suites.ways_in import KEPT, Ways, WaysIn, browser, context, settings_with, signs_in
 from tests.waiting import wait_for
-from tests.ways_in import KEPT, Ways, WaysIn, browser, context, settings_with, signs_in
 from workers.runtime.kubernetes.pods import FILES
 
 __all__ = ["browser", "context", "signs_in"]

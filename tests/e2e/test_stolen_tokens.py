@@ -8,7 +8,7 @@ import pytest
 
 from tests.model_server import ModelServer
 from tests.service import Service
-from tests.stolen_tokens import Victim, opens_nothing_after_revoke_sleep_wake_and_delete
+from tests.suites.stolen_tokens import Victim, opens_nothing_after_revoke_sleep_wake_and_delete
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Ways into a workspace that a product has besides a link, on one machine (the suite is tests/ways_in.py)."""
+"""Ways into a workspace that a product has besides a link, on one machine (the suite is tests/suites/ways_in.py)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.core.access.landing_path import ENTERED
 from tests.browser import CHROMIUM_FLAGS, navigated, open_editor
 from tests.product import Product, product
 from tests.service import Service
-from tests.ways_in import (
+from tests.suites.ways_in import (
     CROSS_SITE,
     DOMAIN,
     KEPT,
