@@ -91,6 +91,13 @@ def navigated(page: Page, url: str) -> int:
     return answer.status
 
 
+def answered(page: Page, url: str) -> tuple[int, str]:
+    """The status and the source of what a page was answered with, which may go on to something else at once."""
+    answer = page.goto(url, timeout=PATIENCE, wait_until="commit")
+    assert answer is not None
+    return answer.status, answer.text()
+
+
 def cookie_of(context: BrowserContext, session: Mapping[str, str]) -> str:
     """The workspace's cookie of this browser, as it sends it."""
     (cookie,) = [each for each in context.cookies(session["workspace_url"]) if each.get("name") == COOKIE]

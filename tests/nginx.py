@@ -32,7 +32,8 @@ from tests.waiting import wait_for
 ADDRESS = "127.0.0.2"
 """Where it listens, on the port at which Traefik serves the same URLs at 127.0.0.1."""
 
-API_HOST = "api.ws.localhost"
+DOMAIN = "ws.localhost"
+API_HOST, AGENTS_HOST = f"api.{DOMAIN}", f"agents.{DOMAIN}"
 INSTALL_LIMIT = 300.0
 STOP_LIMIT = 20.0
 CONNECT_LIMIT = 10.0
@@ -70,26 +71,35 @@ def annotations_in(setting: str) -> dict[str, str]:
     return {name.removeprefix(ANNOTATION): value for name, value in annotations.items()}
 
 
+SETTINGS = {
+    "WORKSPACE_DOMAIN": DOMAIN,
+    "API_HOST": AGENTS_HOST,
+    "INGRESS_FORWARD_AUTH": component_setting("INGRESS_FORWARD_AUTH"),
+}
+"""Of a service behind it."""
+
+
 class Front:
-    """nginx at the addresses of some workspaces, and, as the route of those that have none, at all others of their
-    domain."""
+    """nginx at the addresses of some workspaces and of their agents, and, as the route of those that have none, at all
+    others of their domain."""
 
     def __init__(self, service: Service, program: Path, folder: Path) -> None:
         self._service, self._program, self._folder = service, program, folder
         self._ways = contextlib.ExitStack()
-        self._ports: dict[str, tuple[str, int]] = {}
+        self._ways_to: dict[str, dict[str, tuple[str, int]]] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def lead_to(self, uuid: str) -> None:
         """Have a route for one more workspace, as the controller does when it sees its Ingress."""
-        self._add(f"vs-code-{uuid}", f"user-{uuid}", uuid)
+        self._add(uuid)
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
 
     def start(self, uuids: list[str]) -> None:
-        self._add("*", NOWHERE, "of none")
+        self._add_way(f"*.{DOMAIN}", "/", NOWHERE, "of none")
+        self._add_way(AGENTS_HOST, "/chat/", NOWHERE, "of none")
         for uuid in uuids:
-            self._add(f"vs-code-{uuid}", f"user-{uuid}", uuid)
+            self._add(uuid)
         with (self._folder / "log").open("wb") as log:
             command = [str(self._program), "-c", str(self._folder / "nginx.conf"), "-e", "stderr"]
             process = self._process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -102,9 +112,14 @@ class Front:
             self._process.wait(STOP_LIMIT)
         self._ways.close()
 
-    def _add(self, name: str, service: str, uuid: str) -> None:
-        self._ports[name] = service, self._ways.enter_context(way_to(self._service, uuid))
-        text = config(self._service, self._program, self._folder, self._ports)
+    def _add(self, uuid: str) -> None:
+        self._add_way(f"vs-code-{uuid}.{DOMAIN}", "/", f"user-{uuid}", f"vs-code-{uuid}")
+        self._add_way(AGENTS_HOST, f"/chat/{uuid}/", f"user-{uuid}", f"chat-{uuid}")
+
+    def _add_way(self, host: str, path: str, kubernetes_service: str, route: str) -> None:
+        port = self._ways.enter_context(way_to(self._service, route))
+        self._ways_to.setdefault(host, {})[path] = kubernetes_service, port
+        text = config(self._service, self._program, self._folder, self._ways_to)
         (self._folder / "nginx.conf").write_text(text)
 
 
@@ -126,9 +141,10 @@ def answers(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def way_to(service: Service, uuid: str) -> Iterator[int]:
-    """A port that leads to the editor of the workspace, and nowhere while it sleeps: as a Service does."""
-    key = f"traefik/http/services/vs-code-{uuid}/loadbalancer/servers/0/url"
+def way_to(service: Service, route: str) -> Iterator[int]:
+    """A port that leads where Traefik's route of this name does, to an editor or an agent, and nowhere while it sleeps:
+    as a Service does."""
+    key = f"traefik/http/services/{route}/loadbalancer/servers/0/url"
 
     class Way(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -162,11 +178,11 @@ def copy(source: socket.socket, sink: socket.socket) -> None:
         sink.shutdown(socket.SHUT_WR)
 
 
-def config(service: Service, program: Path, folder: Path, ways: Mapping[str, tuple[str, int]]) -> str:
-    """nginx.conf: a server for each name of the workspaces' domain, with its Service and its port, and the API's."""
+def config(service: Service, program: Path, folder: Path, ways: Mapping[str, Mapping[str, tuple[str, int]]]) -> str:
+    """nginx.conf: a server for each host, with the Service and the port of each of its paths; and the API's."""
     modules = program.parents[1] / "lib" / "nginx" / "modules"
     listen = f"listen {ADDRESS}:{service.workspace_port}"
-    servers = "".join(workspace(service, listen, name, *way) for name, way in ways.items())
+    servers = "".join(server(service, listen, host, paths) for host, paths in ways.items())
     temporary = "".join(
         f"{name}_temp_path {folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
@@ -189,8 +205,8 @@ server {{ {listen}; server_name {API_HOST}; location / {{ proxy_pass {service.ur
 """
 
 
-def workspace(service: Service, listen: str, name: str, kubernetes_service: str, port: int) -> str:
-    """The server of one workspace, or of several."""
+def server(service: Service, listen: str, host: str, paths: Mapping[str, tuple[str, int]]) -> str:
+    """The server of one host, or of several, whose requests pass forward auth."""
     chosen, others = annotations_in("INGRESS_FORWARD_AUTH"), annotations_in("INGRESS_ANNOTATIONS")
     forward_auth, signin = urlsplit(chosen["auth-url"]), urlsplit(chosen["auth-signin"])
     replaced = "".join(
@@ -198,10 +214,11 @@ def workspace(service: Service, listen: str, name: str, kubernetes_service: str,
         f"proxy_set_header {name} $authHeader{number};\n"
         for number, name in enumerate(chosen["auth-response-headers"].split(","))
     )
+    locations = "".join(location(replaced, path, *way) for path, way in paths.items())
     return f"""\
 server {{
 {listen};
-server_name {name}.ws.localhost;
+server_name {host};
 location = /_forward_auth {{
     internal;
     proxy_pass_request_body off;
@@ -219,7 +236,15 @@ location @signin {{
     add_header Set-Cookie $forward_auth_cookie;
     return 302 http://{API_HOST}:{service.workspace_port}{signin.path}?{signin.query}&rd=$scheme://$http_host$escaped_uri;
 }}
-location / {{
+{locations}
+}}
+"""
+
+
+def location(replaced: str, path: str, kubernetes_service: str, port: int) -> str:
+    """One of a server's paths; `replaced` has the headers that forward auth answers."""
+    return f"""\
+location {path} {{
     set $service_name "{kubernetes_service}";
     auth_request /_forward_auth;
     auth_request_set $forward_auth_cookie $upstream_http_set_cookie;
@@ -234,6 +259,5 @@ location / {{
     proxy_buffering off;
     proxy_request_buffering off;
     proxy_pass http://127.0.0.1:{port};
-}}
 }}
 """

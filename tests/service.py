@@ -178,18 +178,21 @@ class Service:
         return str(self.done("POST", f"/session/{uuid}/token")["token"])
 
     def workspace(
-        self, session: Mapping[str, str], path: str = "/", *, method: str = "GET", **headers: str
+        self,
+        session: Mapping[str, str],
+        path: str = "/",
+        *,
+        method: str = "GET",
+        ingress: str = "127.0.0.1",
+        **headers: str,
     ) -> requests.Response:
-        """What a program is told at the workspace's address, through Traefik; with a session token unless it brings
-        other headers."""
-        scheme, _, rest = session["workspace_url"].partition("://")
-        host, _, port = rest.partition(":")
+        """What a program is told at the workspace's address, by Traefik or whichever `ingress` is at that IP; with a
+        session token unless it brings other headers."""
         named = {name.replace("_", "-"): text for name, text in headers.items()}
         shown = named or {"Authorization": f"Bearer {self.token(session['uuid'])}"}
-        url = f"{scheme}://127.0.0.1:{port}{path}"
-        return requests.request(
-            method, url, headers={"Host": f"{host}:{port}"} | shown, timeout=60, allow_redirects=False
-        )
+        host = session["workspace_url"].partition("://")[2]
+        url = f"http://{ingress}:{self.workspace_port}{path}"
+        return requests.request(method, url, headers={"Host": host} | shown, timeout=60, allow_redirects=False)
 
     @property
     def workspace_port(self) -> int:

@@ -50,13 +50,14 @@ class Api:
         """The URL of a link that opens the workspace once."""
         return str(self.call("POST", f"/session/{uuid}/open")["url"])
 
-    def visit(self, session: Any, **headers: str) -> requests.Response:
+    def visit(self, session: Any, path: str = "/", *, method: str = "GET", **headers: str) -> requests.Response:
         """What a program is told at the workspace's address, with a session token unless it brings other headers."""
         shown = {name.replace("_", "-"): text for name, text in headers.items()}
         if not shown:
             made = self.call("POST", f"/session/{session['uuid']}/token")
             shown = {"Authorization": f"Bearer {made['token']}"}
-        return requests.get(session["workspace_url"], headers=shown, timeout=60, allow_redirects=False)
+        url = session["workspace_url"] + path
+        return requests.request(method, url, headers=shown, timeout=60, allow_redirects=False)
 
     def status(self, uuid: str) -> str:
         return str(self.call("GET", f"/session/{uuid}/status")["session"]["status"])
@@ -65,6 +66,13 @@ class Api:
 def kubectl(*arguments: str, namespace: str = WORKSPACES) -> str:
     command = [os.environ["KUBECTL"], "-n", namespace, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=ROLLOUT_LIMIT + 20).stdout
+
+
+def inside(uuid: str, *command: str) -> subprocess.Popen[str]:
+    """A command in the container of the session's editor, with pipes to its input and its output."""
+    exec_there = ["exec", "-i", f"deployment/user-{uuid}", "-c", "editor", "--", *command]
+    kubectl_there = [os.environ["KUBECTL"], "-n", WORKSPACES]
+    return subprocess.Popen([*kubectl_there, *exec_there], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def ready_pods(uuid: str) -> list[str]:

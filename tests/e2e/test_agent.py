@@ -185,22 +185,6 @@ def test_a_sleep_on_demand_ends_a_turn_and_its_message_says_so(service: Service)
     service.done("DELETE", f"/session/{uuid}?backup=false")
 
 
-def test_an_agent_is_found_under_the_apis_host_while_its_workspace_is_up(service: Service) -> None:
-    """For whoever has an API key or its session's token; 503 when it sleeps."""
-    uuid, other = service.create("ada")["uuid"], service.create("bob")["uuid"]
-    keyed, held = {"X-API-Key": KEY}, {"Authorization": f"Bearer {service.token(uuid)}"}
-    wait_for(lambda: service.agent(uuid, "/health", **keyed).status_code == 200, "the agent's route")
-    assert service.agent(uuid, "/history", **keyed).json()["messages"] == []
-    assert service.agent(uuid, "/history", **held).status_code == 200
-    assert service.agent(uuid, "/history").status_code == 401
-    assert service.agent(other, "/history", **held).status_code == 401
-    service.done("DELETE", f"/session/{other}?backup=false")
-    service.done("POST", f"/session/{uuid}/scale-down")
-    asleep = service.agent(uuid, "/health", **held)
-    assert (asleep.status_code, asleep.json()["error"]) == (503, "workspace_not_up")
-    service.done("DELETE", f"/session/{uuid}?backup=false")
-
-
 def test_a_command_of_the_agent_finds_no_secret_in_its_environment(service: Service, model: ModelServer) -> None:
     """Neither the service's nor its own; and no log has the model's key or the prompt."""
     uuid = service.create("ada")["uuid"]
