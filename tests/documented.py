@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jsonschema_rs
@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 
 from app.api.event_schemas import STREAM
 from app.api.openapi import api_of
+from tests.events import Events
 
 Schema = Mapping[str, Any]
 
@@ -101,19 +102,6 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile("[^/]+".join(map(re.escape, parts)))
 
 
-def events_of(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    """The type and the data of each event in a stream's lines."""
-    kind = data = ""
-    for line in lines:
-        if line.startswith("event: "):
-            kind = line.removeprefix("event: ")
-        elif line.startswith("data: "):
-            data = line.removeprefix("data: ")
-        elif not line and data:
-            yield kind, json.loads(data)
-            kind = data = ""
-
-
 class CheckedClient(FlaskClient):
     """Flask's test client; it holds each answer against the app's document."""
 
@@ -143,7 +131,7 @@ class CheckedStream:
 
     def __next__(self) -> bytes:
         part: bytes = next(self._parts)
-        for kind, data in events_of(part.decode().split("\n")):
+        for kind, data in Events(part.decode().split("\n")):
             self._document.check_event(*self._request, kind, data)
         return part
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import httpx
 
 from app.api.event_schemas import STREAM
-from tests.documented import Document, events_of
+from tests.documented import Document
+from tests.events import Events
 
 
 class DocumentedTransport(httpx.BaseTransport):
@@ -45,7 +46,7 @@ class _Checked(httpx.SyncByteStream):
         for part in self._parts:
             text += part.decode()
             whole, _, text = text.rpartition("\n\n")
-            for kind, data in events_of([*whole.split("\n"), ""]):
+            for kind, data in Events([*whole.split("\n"), ""]):
                 self._document.check_event(self._request.method, self._request.url.path, kind, data)
             yield part
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -18,7 +19,7 @@ import requests
 from app.process.settings import Settings
 from tests.conftest import ROOT
 from tests.ports import free_port
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 START_DEADLINE = 180.0
 STOP_DEADLINE = 60.0
@@ -30,6 +31,11 @@ class Service:
     """A running service. `environ` are settings as an operator gives them."""
 
     command = [str(ROOT / "scripts" / "run")]
+    key = KEY
+    patience, between = PATIENCE, 0.05
+    """s that a conversation waits, and from one look to the next."""
+    passing: tuple[int, ...] = ()
+    """No call of a conversation may fail."""
 
     def __init__(self, folder: Path, code_server: str, **environ: str) -> None:
         self.data_dir = folder / "data"
@@ -262,3 +268,19 @@ class Service:
 
     def files(self, uuid: str) -> Path:
         return self.data_dir / "workspaces" / uuid / "app"
+
+    def shell(self, uuid: str, command: str) -> str:
+        """What a shell prints in the folder that the session's editor opens."""
+        program = ["sh", "-c", command]
+        return subprocess.run(
+            program, cwd=self.files(uuid), check=True, capture_output=True, text=True, timeout=PATIENCE
+        ).stdout
+
+    def lose_volume(self, uuid: str) -> None:
+        """The folder with all its files is gone, although they are in use."""
+        shutil.rmtree(self.data_dir / "workspaces" / uuid, ignore_errors=True)
+
+    def look(self, uuid: str) -> str:
+        """The last that the session's agent said."""
+        log = self.files(uuid).parent / "agent.log"
+        return log.read_text(errors="replace")[-2_000:] if log.exists() else ""

@@ -13,7 +13,8 @@ from xdist.scheduler import LoadScopeScheduling
 from scripts.cluster import layout as layouts
 from tests.browser import browser
 from tests.cluster.product import Api
-from tests.cluster.prompting import Conversation, model_for_the_gateway
+from tests.cluster.prompting import model_for_the_gateway
+from tests.conversation import Conversation, conversation
 from tests.model_server import ModelServer
 
 __all__ = ["browser"]
@@ -90,8 +91,5 @@ def model() -> Iterator[ModelServer]:
 @pytest.fixture
 def chat(model: ModelServer) -> Iterator[Conversation]:
     """A session to send prompts to."""
-    made = Conversation(Api())
-    try:
+    with conversation(Api()) as made:
         yield made
-    finally:
-        made.delete()

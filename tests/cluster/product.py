@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import requests
 
 from tests.waiting import wait_for
+from workers.runtime.kubernetes.pods import FILES
 
 SYSTEM, WORKSPACES = "fresh-system", "fresh-workspaces"
 LET_IN = (200, 302)
@@ -25,11 +26,17 @@ ROLLOUT_LIMIT = 400
 
 
 class Api:
-    """The manager's API."""
+    """The manager's API, and what kubectl does beside it."""
+
+    patience = 300.0
+    """s that a conversation waits; a pod that died repeatedly is started again with growing pauses."""
+    between = 1.0
+    passing: tuple[int, ...] = (429, 502, 503, 504)
 
     def __init__(self) -> None:
         self.url = os.environ["API_URL"]
-        self.headers = {"X-API-Key": os.environ["API_KEY"], "Prefer": "wait=60"}
+        self.key = os.environ["API_KEY"]
+        self.headers = {"X-API-Key": self.key, "Prefer": "wait=60"}
 
     def ask(self, method: str, path: str, prefer: str = "", **more: Any) -> requests.Response:
         """The answer, whatever it is."""
@@ -61,6 +68,25 @@ class Api:
 
     def status(self, uuid: str) -> str:
         return str(self.call("GET", f"/session/{uuid}/status")["session"]["status"])
+
+    def shell(self, uuid: str, command: str, container: str = "editor") -> str:
+        """What a shell prints in one of the pod's containers, in the folder that the editor opens."""
+        there = f"cd {FILES}\n{command}"
+        return kubectl("exec", f"deployment/user-{uuid}", "-c", container, "--", "sh", "-c", there)
+
+    def lose_volume(self, uuid: str) -> None:
+        """Its claim and its volume are gone at once, although they are in use."""
+        claim = f"user-{uuid}"
+        volume = kubectl("get", "pvc", claim, "-o", "jsonpath={.spec.volumeName}")
+        for kind, name in (("pvc", claim), ("pv", volume)):
+            kubectl("delete", kind, name, "--wait=false", "--ignore-not-found")
+            # Against the cluster's own protection of what is in use. The volume may have gone with its claim.
+            with suppress(subprocess.CalledProcessError):
+                kubectl("patch", kind, name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+
+    def look(self, uuid: str) -> str:
+        """Its pods."""
+        return kubectl("get", "pods", "-l", f"session-uuid={uuid}", "-o", "wide")
 
 
 def kubectl(*arguments: str, namespace: str = WORKSPACES) -> str:

@@ -1,25 +1,20 @@
-"""Prompts on a cluster with the whole product: worked on asleep and awake, once, whatever dies; and what a hostile user
-finds in a workspace."""
+"""Prompts on a cluster with the whole product (the suites are tests/suites/prompts.py), also while parts of it die; and
+what a hostile user finds in a workspace."""
 
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests import sampling
-from tests.cluster.product import Api, kubectl
-from tests.cluster.prompting import (
-    Conversation,
-    delete_pod,
-    kill,
-    secrets_of_the_manager,
-    token_file,
-)
-from tests.model_server import Answer, ModelServer, last_prompt
+from tests.cluster.product import Api, kubectl, running_pods
+from tests.cluster.prompting import delete_pod, kill, secrets_of_the_manager, stored_backups, token_file
+from tests.conversation import Conversation, conversation
+from tests.model_server import ModelServer
+from tests.suites.prompts import Place, Prompts, PromptsBehindALostVolume
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(1_800)
@@ -28,32 +23,17 @@ PROMPTS = 5
 """For each thing that dies."""
 
 
-def states(seen: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """The types of events, with the state that each tells."""
-    return [(kind, data.get("state")) for kind, data in seen]
+@pytest.fixture(scope="module")
+def place(model: ModelServer) -> Place:
+    return Place(Api(), stored_backups(), 3, running_pods, "/opt/agent/")
 
 
-def test_a_prompt_makes_a_file_and_its_answer_streams(chat: Conversation) -> None:
-    """The work comes as events while it is done; the file is there for the editor."""
-    with chat.events() as seen:
-        chat.send("m1", "create hello.py that prints hi and run it")
-        wait_for(
-            lambda: ("message", "processed") in states(seen),
-            "the end among the events",
-            lambda: f"{seen}\n{chat.look()}",
-            120,
-        )
-        told = list(seen)
-    response = chat.ended("m1")["response"]
-    tokens = [data["text"] for kind, data in told if kind == "token"]
-    assert [data["name"] for kind, data in told if kind == "tool_call"] == ["write_file", "run_command"]
-    assert response["text"].endswith("It printed:\n\nhi")
-    assert response["text"] in "".join(tokens)
-    assert chat.inside("cat /app/hello.py") == "print('hi')\n"
-    with chat.events() as seen:
-        chat.send("m2", "count to 20")
-        chat.ended("m2")
-        wait_for(lambda: len([kind for kind, _ in seen if kind == "token"]) > 1, "an answer of a second in pieces")
+class TestPromptsOnCluster(Prompts):
+    """The whole product, as the overlay `dev` puts it there."""
+
+
+class TestPromptsBehindALostVolumeOnCluster(PromptsBehindALostVolume):
+    """The same."""
 
 
 def test_each_container_reports_what_its_own_control_group_says(chat: Conversation) -> None:
@@ -61,7 +41,7 @@ def test_each_container_reports_what_its_own_control_group_says(chat: Conversati
     chat.inside("head -c 50000000 /dev/urandom > /app/large")
 
     def now() -> Any:
-        return chat.api.call("GET", f"/session/{chat.uuid}/metrics")["now"]
+        return chat.call("GET", f"/session/{chat.uuid}/metrics").json()["now"]
 
     used = wait_for(lambda: (told := now())["memory_bytes"] > 60_000_000 and told, "both", lambda: str(now()), 200, 1.0)
     node = kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
@@ -76,52 +56,6 @@ def test_each_container_reports_what_its_own_control_group_says(chat: Conversati
     asleep = now()
     assert (asleep["cpu"], asleep["memory_bytes"]) == (0.0, 0)
     assert asleep["disk_bytes"] > 50_000_000
-
-
-def test_a_prompt_to_a_sleeping_session_is_worked_on_once(chat: Conversation, model: ModelServer) -> None:
-    """202 at once, the answer among the messages; the same prompt again changes nothing."""
-    chat.sleep()
-    before = len(model.requests)
-    answer = chat.send("m1", "remember 7")
-    assert (answer.status_code, answer.json()["status"]) == (202, "queued")
-    assert chat.ended("m1")["response"]["text"] == "7 noted"
-    chat.send("m1", "remember 7")
-    assert [(each["role"], each["content"]) for each in chat.messages()] == [
-        ("user", "remember 7"),
-        ("assistant", "7 noted"),
-    ]
-    assert len(model.requests) == before + 1
-
-
-def test_a_conversation_is_kept_after_its_session(model: ModelServer) -> None:
-    """Read awake, asleep and deleted it is the same."""
-    chat = Conversation(Api())
-    for number in range(3):
-        chat.send(f"m{number}", f"remember {number}")
-        chat.ended(f"m{number}")
-    awake = chat.messages()
-    assert [each["content"] for each in awake] == [text for n in range(3) for text in (f"remember {n}", f"{n} noted")]
-    chat.sleep()
-    assert chat.messages() == awake
-    chat.delete("")
-    assert chat.messages() == awake
-
-
-def test_what_a_prompt_did_is_undone_with_all_that_came_after(chat: Conversation) -> None:
-    """By the workspace itself: files that git would ignore too; what is rolled back doesn't run again."""
-    for number in (1, 2, 3):
-        chat.send(f"m{number}", f"run: mkdir -p /app/node_modules && echo {number} >> /app/node_modules/done")
-        assert chat.ended(f"m{number}")["state"] == "processed"
-    told = chat.roll_back("m2")
-    assert told["restored"] == "checkpoint"
-    assert chat.inside("cat /app/node_modules/done").split() == ["1"]
-    assert [each["id"] for each in chat.messages() if each["role"] == "user"] == ["m1"]
-    chat.send("m4", "run: echo 4 >> /app/node_modules/done")
-    assert chat.ended("m4")["state"] == "processed"
-    chat.sleep()
-    chat.send("m5", "run: echo 5 >> /app/node_modules/done")
-    assert chat.ended("m5")["state"] == "processed"
-    assert chat.inside("cat /app/node_modules/done").split() == ["1", "4", "5"]
 
 
 DEATHS: dict[str, Callable[[str], object]] = {
@@ -153,32 +87,7 @@ def test_no_prompt_is_lost_or_worked_on_twice_whatever_dies(chat: Conversation, 
     assert list(failed) == slept, failed
     assert done == sorted(set(done)), "in order, and none twice"
     assert set(range(PROMPTS)) - set(done) <= {*slept, *unsure}, "none lost"
-    users = [each["id"] for each in chat.messages() if each["role"] == "user"]
-    assert users == [f"m{number}" for number in range(PROMPTS)]
-
-
-def test_prompts_behind_a_lost_volume(chat: Conversation, model: ModelServer) -> None:
-    """The one that was being worked on is worked on again, those that ended are not: neither the one that the restore
-    point knows, nor the one after it. The next one goes on from there."""
-    for number in (1, 2):
-        chat.send(f"m{number}", f"run: echo {number} >> /app/done")
-        assert chat.ended(f"m{number}")["state"] == "processed"
-        if number == 1:
-            chat.save()
-    before, held = len(model.requests), threading.Event()
-    model.script(Answer(text="too late", hold=held))
-    chat.send("m3", "run: echo 3 >> /app/done")
-    model.wait_for_requests(before + 1)
-    try:
-        chat.lose_volume()
-        chat.send("m4", "run: echo 4 >> /app/done")
-        chat.wait_restored()
-        assert [chat.ended(f"m{number}")["state"] for number in (1, 2, 3, 4)] == ["processed"] * 4
-    finally:
-        held.set()
-    assert chat.inside("cat /app/done").split() == ["1", "3", "4"]
-    asked = {last_prompt(each.body) for each in model.requests[before:]}
-    assert asked == {f"run: echo {number} >> /app/done" for number in (3, 4)}
+    assert chat.prompts() == [f"m{number}" for number in range(PROMPTS)]
 
 
 FILES = (
@@ -217,10 +126,8 @@ print(json.dumps({"redis": redis(), **{name: http(*words) for name, words in ask
 def test_a_shell_in_a_workspace_finds_no_secret_of_anyone_else(chat: Conversation, container: str) -> None:
     """In files and environments; the editor's finds not even those of its own session. What it may call by the network
     (the test cluster enforces no policy) asks for more than it has."""
-    other = Conversation(Api(), "eve@example.com")
-    try:
-        other.send("m1", "remember the-word-of-the-other-session")
-        other.ended("m1")
+    with conversation(Api(), "eve@example.com") as other:
+        other.prompt("m1", "remember the-word-of-the-other-session")
         found = chat.inside(FILES, container) + chat.inside(ENVIRONMENTS, container)
         assert chat.uuid in found
         hidden = secrets_of_the_manager() | {"the other's words": "the-word-of-the-other-session"}
@@ -232,8 +139,6 @@ def test_a_shell_in_a_workspace_finds_no_secret_of_anyone_else(chat: Conversatio
             "No such file or directory\n"
         )
         _ask_around(chat, other, container)
-    finally:
-        other.delete()
 
 
 def _ask_around(chat: Conversation, other: Conversation, container: str) -> None:

@@ -37,14 +37,14 @@ def place(api: Api) -> Place:
     return Place(
         ask=api.call,
         create=api.new,
-        key=api.headers["X-API-Key"],
+        key=api.key,
         program=api.visit,
         agents=agents,
         inside=inside,
         folder=lambda uuid: FILES,
         processes=processes,
         runs_in=lambda uuid: set(ready_pods(uuid)),
-        stop_editor=lambda uuid: in_editor(uuid, "kill -STOP $(pgrep -o -x MainThread)"),
+        stop_editor=lambda uuid: api.shell(uuid, "kill -STOP $(pgrep -o -x MainThread)"),
         unconfirmed=lambda uuid: bool(redis_says("ZSCORE", keys.LOCKOUTS, uuid)),
         remains=lambda uuid: kubectl("get", "deployments,ingresses,pvc", "-l", f"session-uuid={uuid}"),
         foreign=f"{api.url}/livez",
@@ -59,11 +59,6 @@ def processes(uuid: str, argument: str) -> set[str]:
         lines = kubectl("exec", pod, "-c", "editor", "--", "ps", "-eo", "pid=,args=").splitlines()
         found |= {f"{pod} {words[0]}" for words in map(str.split, lines) if not argument or argument in words[1:]}
     return found
-
-
-def in_editor(uuid: str, command: str) -> None:
-    """Have a shell of the editor's container run it, as its user."""
-    kubectl("exec", f"deployment/user-{uuid}", "-c", "editor", "--", "sh", "-c", command)
 
 
 class TestBrowserAccessOnCluster(WhereRoutesComeLater):

@@ -9,7 +9,6 @@ import json
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.monitoring.alerts import ALERTS, PROCESSES
 from tests.cluster.product import SYSTEM, WORKSPACES, Api, kubectl
-from tests.cluster.prompting import Conversation
 from tests.cluster.test_manifests_on_cluster import sent
+from tests.conversation import conversation
 from tests.dashboards import CLUSTERS, queries
 from tests.manifests import of_kind, with_components
 from tests.waiting import wait_for
@@ -33,9 +32,7 @@ MEASURED = 240.0
 @pytest.fixture(scope="module")
 def session() -> Iterator[str]:
     """One that is awake."""
-    with ExitStack() as left:
-        chat = Conversation(Api())
-        left.callback(chat.delete)
+    with conversation(Api()) as chat:
         yield chat.uuid
 
 

@@ -1,4 +1,5 @@
-"""An image and an agent of the product's own on a cluster with the whole product, as docs/own-image.md makes them."""
+"""An image and an agent of the product's own on a cluster with the whole product, as docs/own-image.md makes them (the
+suite is tests/suites/own_agent.py)."""
 
 from __future__ import annotations
 
@@ -9,10 +10,11 @@ import pytest
 from scripts.cluster import images, layout
 from scripts.images import oci
 from scripts.images.__main__ import cache_folder
-from tests.cluster.product import Api, kubectl, settings_of_processes
-from tests.cluster.prompting import Conversation
-from tests.conftest import ROOT
+from tests.cluster.product import Api, kubectl, running_pods, settings_of_processes
+from tests.cluster.prompting import model_for_the_gateway
+from tests.conversation import Conversation
 from tests.model_server import Answer, ModelServer, ToolCall
+from tests.suites.own_agent import AGENT, OwnAgent, Place
 from tests.unit.landlock import hides
 from workers.runtime.kubernetes.objects import TOKEN_FOLDER, TOKEN_KEY
 
@@ -32,7 +34,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     made = oci.run(["buildah", "from", "--pull-never", f"oci-archive:{cache_folder() / 'workspace.tar'}"], BUILD_LIMIT)
     container = made.splitlines()[-1]
     try:
-        oci.run(["buildah", "copy", container, str(ROOT / "docs" / "own-image" / "agent.py"), PROGRAM], BUILD_LIMIT)
+        oci.run(["buildah", "copy", container, str(AGENT), PROGRAM], BUILD_LIMIT)
         oci.run(["buildah", "commit", "--quiet", container, f"oci-archive:{archive}:{IMAGE}"], BUILD_LIMIT)
     finally:
         oci.run(["buildah", "rm", container], BUILD_LIMIT)
@@ -40,34 +42,35 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     return IMAGE
 
 
-@pytest.fixture
-def chat(image: str, model: ModelServer) -> Iterator[Conversation]:
-    """A session of a product that has both."""
+@pytest.fixture(scope="module")
+def model(image: str) -> Iterator[ModelServer]:
+    """Of a product that has both."""
     settings = {"WORKSPACE_IMAGE": image, "AGENT_PROGRAM": f"python3 -I {PROGRAM}"}
-    with settings_of_processes("worker", "sweeper", **settings):
-        made = Conversation(Api())
-        try:
-            yield made
-        finally:
-            made.delete()
+    with model_for_the_gateway() as running, settings_of_processes("worker", "sweeper", **settings):
+        yield running
+
+
+@pytest.fixture(scope="module")
+def place() -> Place:
+    def running(uuid: str) -> list[str]:
+        # The pattern does not find itself.
+        return Api().shell(uuid, f"grep -ls '[{PROGRAM[0]}]{PROGRAM[1:]}' /proc/[0-9]*/cmdline; true", "agent").split()
+
+    return Place(running, running_pods)
+
+
+class TestOwnAgentOnCluster(OwnAgent):
+    """The whole product, as the overlay `dev` puts it there."""
 
 
 @hides
-def test_its_prompts_are_worked_on_by_that_agent(chat: Conversation, model: ModelServer) -> None:
-    """After a sleep too, with what was said before it, and undone. Its commands can't read the token that it has."""
-    pods = kubectl(
-        "get", "pods", "-l", f"session-uuid={chat.uuid}", "-o", "jsonpath={.items[*].spec.containers[*].image}"
-    )
-    assert pods.split() == [IMAGE, IMAGE]
-    call = ToolCall("run_command", {"command": f"printf hi >hello.txt; cat {TOKEN_FOLDER}/{TOKEN_KEY}"})
-    model.script(Answer(tool_calls=(call,)), Answer(text="hello.txt says hi"))
-    chat.send("m1", "write hello.txt")
-    assert chat.ended("m1")["response"]["text"] == "hello.txt says hi"
-    assert chat.inside("cat /app/hello.txt") == "hi"
-    [said] = [each["content"] for each in chat.messages() if each["role"] == "tool"]
+def test_it_has_the_products_image_and_its_commands_cannot_read_its_token(
+    chat: Conversation, model: ModelServer
+) -> None:
+    images_of_pods = "jsonpath={.items[*].spec.containers[*].image}"
+    assert kubectl("get", "pods", "-l", f"session-uuid={chat.uuid}", "-o", images_of_pods).split() == [IMAGE, IMAGE]
+    call = ToolCall("run_command", {"command": f"cat {TOKEN_FOLDER}/{TOKEN_KEY}"})
+    model.script(Answer(tool_calls=(call,)), Answer(text="no"))
+    assert chat.prompt("m1", "read your token")["response"]["text"] == "no"
+    [said] = [content for role, content in chat.said() if role == "tool"]
     assert "Permission denied" in said
-    chat.sleep()
-    chat.send("m2", "how many prompts did I send?")
-    assert chat.ended("m2")["response"]["text"] == "2 prompts"
-    chat.roll_back("m1")
-    assert chat.inside("ls /app") == ""

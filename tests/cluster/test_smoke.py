@@ -11,8 +11,9 @@ from playwright.sync_api import Browser
 
 from app.core.prompts.inbox import MARKER
 from tests.browser import expect_file, in_terminal, open_editor
-from tests.cluster.product import Api, kubectl, ready_pods, redis_says, running_pods, stopped
-from tests.cluster.prompting import BETWEEN, PATIENCE, Conversation, kill, model_at_install
+from tests.cluster.product import LET_IN, Api, kubectl, ready_pods, redis_says, running_pods, stopped
+from tests.cluster.prompting import kill, model_at_install
+from tests.conversation import Conversation
 from tests.documents import table
 from tests.model_server import ModelServer
 from tests.waiting import wait_for
@@ -34,31 +35,37 @@ def model() -> Iterator[ModelServer]:
 def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(model: ModelServer, browser: Browser) -> None:
     """create → editor → a file from its terminal → sleep → a prompt wakes it, and runs once → backup Job → delete →
     restore; nothing is lost. The user's id is as Auth0 makes them."""
-    one = Conversation(Api(), USER)
-    page = open_editor(browser, one.api.link(one.uuid))
+    api = Api()
+    one = Conversation(api, USER)
+    page = open_editor(browser, one.link())
     in_terminal(page, "mkdir src && echo hello > src/proof.txt && chmod 750 src/proof.txt && ln -s src/proof.txt link")
-    wait_for(lambda: one.inside("test -L /app/link && echo there || true"), "the terminal's files", one.look, PATIENCE)
+    one.wait_file("link")
     page.close()
 
     one.sleep()
-    wait_for(lambda: not running_pods(one.uuid), "no pod to be left", one.look, PATIENCE)
-    wait_for(lambda: one.visit() == 503, "the sleeping workspace's URL to say so", one.look, PATIENCE, BETWEEN)
+    wait_for(lambda: not running_pods(one.uuid), "no pod to be left", one.look, Api.patience)
+
+    def visited() -> int:
+        """The status of what a program is told at its address."""
+        return api.visit(one.session() | {"uuid": one.uuid}).status_code
+
+    wait_for(lambda: visited() == 503, "the sleeping workspace's URL to say so", one.look, Api.patience, Api.between)
 
     answer = one.send("m1", "run: echo ran >> /app/log")
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
     assert one.ended("m1")["state"] == "processed"
     assert one.inside("cat /app/src/proof.txt /app/log") == "hello\nran\n"
-    one.wait_open()
-    page = open_editor(browser, one.api.link(one.uuid))
+    wait_for(lambda: visited() in LET_IN, "its URL to lead to the editor", one.look, Api.patience, Api.between)
+    page = open_editor(browser, one.link())
     expect_file(page, "link")
     page.close()
 
     one.back_up()
     one.delete("?backup=true")
     left = partial(kubectl, "get", KINDS, "-l", f"session-uuid={one.uuid}", "-o", "name")
-    wait_for(lambda: not left(), "all of it to be gone", left, PATIENCE)
+    wait_for(lambda: not left(), "all of it to be gone", left, Api.patience)
 
-    again = Conversation(one.api, USER, backup=one.backups()[0])
+    again = Conversation(api, USER, backup=one.backups()[0])
     shown = again.inside("cat /app/link /app/log; stat -c %a /app/src/proof.txt; readlink /app/link")
     assert shown == "hello\nran\n750\nsrc/proof.txt\n"
     again.delete()
@@ -79,7 +86,7 @@ def test_a_pushed_item_wakes_a_session_while_every_worker_is_dead(chat: Conversa
     chat.sleep()
     with stopped("worker", "sweeper", "backup-worker"):
         redis_says("rpush", f"queue:{chat.uuid}", '{"id": "1"}')
-        wait_for(lambda: ready_pods(chat.uuid), "KEDA to wake it", seconds=PATIENCE)
+        wait_for(lambda: ready_pods(chat.uuid), "KEDA to wake it", seconds=Api.patience)
         (pod,) = ready_pods(chat.uuid)
     chat.wake()
     chat.wait_awake()

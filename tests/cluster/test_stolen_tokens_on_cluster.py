@@ -8,7 +8,8 @@ import base64
 import pytest
 
 from tests.cluster.product import Api
-from tests.cluster.prompting import Conversation, token_file
+from tests.cluster.prompting import token_file
+from tests.conversation import Conversation
 from tests.model_server import Answer, ModelServer, ToolCall, content_text, when
 from tests.suites.stolen_tokens import Victim, opens_nothing_after_revoke_sleep_wake_and_delete
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from tests.browser import browser
+from tests.conversation import Conversation, conversation
 from tests.model_server import ModelServer
 from tests.service import Service
 
@@ -36,3 +37,10 @@ def service(
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture
+def chat(service: Service) -> Iterator[Conversation]:
+    """A session to send prompts to."""
+    with conversation(service) as made:
+        yield made

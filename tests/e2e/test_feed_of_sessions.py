@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import requests
 
+from tests.events import Events
 from tests.service import Service
 
 BACKEND = {"X-API-Key": "a-key-of-the-backend"}
@@ -22,39 +23,21 @@ def service_settings() -> Mapping[str, str]:
     return {"API_KEYS": json.dumps([{"name": "backend", "sha256": digest, "role": "service"}])}
 
 
-class Feed:
-    """An open stream; `last_id` is the one to resume after."""
-
-    def __init__(self, stream: requests.Response) -> None:
-        assert stream.status_code == 200, stream.text
-        self._lines = stream.iter_lines(chunk_size=1, decode_unicode=True)
-        self.last_id = ""
-
-    def event(self) -> tuple[str, Any]:
-        """The next event: its type and data."""
-        kind = ""
-        for line in self._lines:
-            name, _, text = line.partition(": ")
-            if name == "id":
-                self.last_id = text
-            elif name == "event":
-                kind = text
-            elif name == "data":
-                return kind, json.loads(text)
-        raise AssertionError("the stream ended")
+class Feed(Events):
+    """An open stream."""
 
     def next_of(self, wanted: str) -> Any:
         """The data of the next event of this type."""
         kind, data = "", None
         while kind != wanted:
-            kind, data = self.event()
+            kind, data = next(self)
         return data
 
     def until(self, *wanted: str) -> list[tuple[str, str]]:
         """The sessions and states up to the one wanted."""
         seen: list[tuple[str, str]] = []
         while not seen or seen[-1] != wanted:
-            _, data = self.event()
+            _, data = next(self)
             seen.append((data["uuid"], data.get("status", "")))
         return seen
 
@@ -63,14 +46,15 @@ class Feed:
 def following(service: Service, **headers: str) -> Iterator[Feed]:
     named = {name.replace("_", "-"): text for name, text in headers.items()}
     with requests.get(f"{service.url}/events", headers=BACKEND | named, stream=True, timeout=60) as stream:
-        yield Feed(stream)
+        assert stream.status_code == 200, stream.text
+        yield Feed.answered(stream)
 
 
 def test_a_products_backend_follows_its_sessions_through_their_lives(service: Service) -> None:
     """created, active, asleep, awake, backed up, deleted; with a break, after which nothing is missing."""
     others = service.create("eve")["uuid"]
     with following(service) as feed:
-        assert feed.event() == ("begin", {"complete": True})
+        assert next(feed) == ("begin", {"complete": True})
         made = service.call("POST", "/session/create", {"user_id": "ada", "labels": {"course": "a"}}, headers=BACKEND)
         uuid = made.json()["uuid"]
         assert feed.until(uuid, "active") == [(uuid, "created"), (uuid, "active")]
@@ -79,7 +63,7 @@ def test_a_products_backend_follows_its_sessions_through_their_lives(service: Se
         left = feed.last_id
     service.done("POST", f"/session/{uuid}/scale-up")
     with following(service, Last_Event_ID=left) as feed:
-        assert feed.event() == ("begin", {"complete": True})
+        assert next(feed) == ("begin", {"complete": True})
         assert (uuid, "waking") in feed.until(uuid, "active")
         service.done("POST", f"/session/{uuid}/backup")
         backup = feed.next_of("backup")

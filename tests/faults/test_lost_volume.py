@@ -4,7 +4,6 @@ its newest restore point has it."""
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +13,11 @@ import pytest
 
 from app.core.storage.archive_keys import new_key
 from tests import sampling
+from tests.conversation import Conversation, conversation
 from tests.faults.conftest import impatient_service
-from tests.faults.counting import counting
-from tests.model_server import Answer, ModelServer, last_prompt
+from tests.model_server import ModelServer
 from tests.service import Service
+from tests.suites.prompts import PromptsBehindALostVolume
 from tests.unit.workers.restore_points.conftest import flip
 from tests.waiting import wait_for
 
@@ -28,7 +28,7 @@ SAVED = "as it was saved\n"
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[ModelServer]:
-    with ModelServer(rules=[counting]) as running:
+    with ModelServer() as running:
         yield running
 
 
@@ -52,10 +52,6 @@ def with_point(service: Service) -> Any:
     return session
 
 
-def lose(service: Service, uuid: str) -> None:
-    shutil.rmtree(service.data_dir / "workspaces" / uuid, ignore_errors=True)
-
-
 def wait_restored(service: Service, uuid: str, status: str) -> None:
     def restored() -> bool:
         session = service.status(uuid)["session"]
@@ -73,7 +69,7 @@ def test_behind_an_awake_session(service: Service) -> None:
     session = with_point(service)
     uuid = session["uuid"]
     before = {each.pid for each in service.processes(WORKSPACE_UUID=uuid)}
-    lose(service, uuid)
+    service.lose_volume(uuid)
     wait_restored(service, uuid, "active")
     assert not before & {each.pid for each in service.processes(WORKSPACE_UUID=uuid)}
     assert service.workspace(session).status_code in (200, 302)
@@ -85,7 +81,7 @@ def test_behind_a_sleeping_session(service: Service) -> None:
     (service.files(uuid) / "later.txt").unlink()
     service.done("POST", f"/session/{uuid}/sleep", headers={"Prefer": "wait=60"})
     service.wait_status(uuid, "sleeping", replicas=0)
-    lose(service, uuid)
+    service.lose_volume(uuid)
     wait_restored(service, uuid, "sleeping")
     assert service.status(uuid)["replicas"] == 0
 
@@ -111,7 +107,7 @@ def test_behind_the_only_session(tmp_path_factory: pytest.TempPathFactory, code_
 
         shutil.rmtree(disk)
         away.rename(disk)
-        lose(service, uuid)
+        service.lose_volume(uuid)
         wait_restored(service, uuid, "sleeping")
 
 
@@ -131,7 +127,7 @@ def test_behind_a_waking_session(service: Service) -> None:
     (service.files(uuid) / "later.txt").unlink()
     service.done("POST", f"/session/{uuid}/sleep", headers={"Prefer": "wait=60"})
     service.wait_status(uuid, "sleeping", replicas=0)
-    lose(service, uuid)
+    service.lose_volume(uuid)
     service.done("POST", f"/session/{uuid}/wake", headers={"Prefer": "respond-async"})
     wait_restored(service, uuid, "active")
 
@@ -199,7 +195,7 @@ def test_with_a_newest_point_that_is_damaged(service: Service) -> None:
     for pack in set(packs(store)) - shared:
         flip(pack)
 
-    lose(service, uuid)
+    service.lose_volume(uuid)
     told = wait_for_another(service, uuid, {})
     session = service.wait_status(uuid, "active")["session"]
     assert (files / "which").read_text() == "the older point's"
@@ -215,7 +211,7 @@ def test_with_a_newest_point_that_is_damaged(service: Service) -> None:
     assert packs(store, 2), "the next point is not in a fresh repository"
     fresh = points(service, uuid)[0]["id"]
     before = newest_restore(service, uuid)
-    lose(service, uuid)
+    service.lose_volume(uuid)
     told = wait_for_another(service, uuid, before)
     assert (told["restore_from"], told["fell_back"]) == (f"point-{uuid}-{fresh}", False)
     service.wait_status(uuid, "active")
@@ -231,33 +227,14 @@ def packs(store: Path, repository: int = 1) -> list[Path]:
     return list(store.glob(f"repository-{repository}/data/*/*"))
 
 
-def test_prompts_behind_a_lost_volume(service: Service, model: ModelServer) -> None:
-    """The one that was being worked on is worked on again, those that ended are not: neither the one that the restore
-    point knows, nor the one after it. The next one goes on from there."""
-    uuid = service.create()["uuid"]
-    service.prompt(uuid, "count 1", "m1")
-    assert service.ended(uuid, "m1")["state"] == "processed"
-    service.save(uuid)
-    service.prompt(uuid, "count 2", "m2")
-    assert service.ended(uuid, "m2")["state"] == "processed"
-    held = threading.Event()
-    before = len(model.requests)
-    model.script(Answer(text="too late", hold=held))
-    service.prompt(uuid, "count 3", "m3", prefer="respond-async")
-    model.wait_for_requests(before + 1)
-    try:
-        lose(service, uuid)
-        wait_for(lambda: service.status(uuid)["session"]["files_of"], "the files to come back")
-        assert service.ended(uuid, "m3")["state"] == "processed"
-    finally:
-        held.set()
-    service.prompt(uuid, "count 4", "m4")
-    assert service.ended(uuid, "m4")["state"] == "processed"
-    assert service.files(uuid).joinpath("counted").read_text() == "1\n3\n4\n"
-    asked = [last_prompt(each.body) for each in model.requests[before:]]
-    assert set(asked) == {"count 3", "count 4"}
-    states = [service.done("GET", f"/session/{uuid}/messages/m{number}")["state"] for number in (1, 2, 3, 4)]
-    assert states == ["processed"] * 4
+@pytest.fixture
+def chat(service: Service) -> Iterator[Conversation]:
+    with conversation(service) as made:
+        yield made
+
+
+class TestPromptsBehindALostVolumeLocally(PromptsBehindALostVolume):
+    """The suite of tests/suites/prompts.py."""
 
 
 def test_many_sleeps_of_an_unchanged_workspace_store_one_point(service: Service) -> None:

@@ -15,6 +15,7 @@ import requests
 from app.core.redis.connections import connect
 from app.core.redis.events import EventLog
 from app.core.redis.memory import Memory
+from tests.events import Events
 from tests.integration.serving import KEY, OwnRedis, running_web
 from tests.waiting import PATIENCE, wait_for
 
@@ -132,10 +133,10 @@ def test_a_request_sent_twice_at_once_is_done_once(url: str) -> None:
 def test_a_stream_tells_of_a_change_made_by_another_process(url: str) -> None:
     uuid = create(url).json()["uuid"]
     with requests.get(f"{url}/session/{uuid}/events", headers=HEADERS, stream=True, timeout=30) as stream:
-        lines = stream.iter_lines(chunk_size=1, decode_unicode=True)
-        seen = [json.loads(line.removeprefix("data: "))["status"] for line in _data(lines, 1)]
+        events = Events.answered(stream)
+        seen = [next(events)[1]["status"]]
         requests.delete(f"{url}/session/{uuid}", headers=HEADERS | {"Prefer": "respond-async"}, timeout=PATIENCE)
-        seen += [json.loads(line.removeprefix("data: "))["status"] for line in _data(lines, 1)]
+        seen.append(next(events)[1]["status"])
     assert seen == ["created", "terminating"]
 
 
@@ -145,7 +146,7 @@ def test_places_of_streams_whose_clients_left_are_free_again(tmp_path: Path, own
         uuid = create(url).json()["uuid"]
         path = f"{url}/session/{uuid}/events"
         first = requests.get(path, headers=HEADERS, stream=True, timeout=30)
-        next(_data(first.iter_lines(chunk_size=1, decode_unicode=True), 1))
+        next(Events.answered(first))
         assert requests.get(path, headers=HEADERS, timeout=30).status_code == 503
         first.close()
 
@@ -158,13 +159,3 @@ def test_places_of_streams_whose_clients_left_are_free_again(tmp_path: Path, own
                 return stream.status_code == 200
 
         wait_for(free_again, "the place is free again")
-
-
-def _data(lines: Iterator[str], count: int) -> Iterator[str]:
-    """The next `count` data lines of a stream."""
-    for line in lines:
-        if line.startswith("data: "):
-            yield line
-            count -= 1
-            if not count:
-                return

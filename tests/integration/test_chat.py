@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import requests
 from app.core.composition import Core
 from app.core.sessions.model import Status
 from app.process.settings import Settings
+from tests.events import Events
 from tests.integration.serving import KEY, SECRET_KEY, OwnRedis, running_gateway, running_web, started
 from tests.integration.test_prompts import DeliveryWorker
 from tests.model_server import ModelServer
@@ -107,11 +107,6 @@ def place(tmp_path: Path) -> Iterator[Place]:
         yield Place(web, gateway, Core(settings), tmp_path)
 
 
-def events_of(answer: requests.Response) -> list[tuple[str, Any]]:
-    blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in answer.text.split("\n\n") if block]
-    return [(block["event"], json.loads(block["data"])) for block in blocks if "event" in block]
-
-
 def test_a_stolen_token_ends_with_a_revoke_and_the_agent_it_was_stolen_from_goes_on(place: Place) -> None:
     """What it was given meanwhile waits for its new token, and is worked on then."""
     place.move(Status.ACTIVE)
@@ -148,7 +143,8 @@ def test_prompts_asleep_and_awake_are_worked_on_and_remembered(place: Place) -> 
         assert (second.status_code, second.json()["status"]) == (200, "processed"), second.text
         assert "7 noted" in second.json()["pod_response"]["text"]
 
-        third = events_of(place.chat(DEMO.replace("hello", "again"), "m3", Accept="text/event-stream"))
+        answer = place.chat(DEMO.replace("hello", "again"), "m3", Accept="text/event-stream")
+        third = list(Events(answer.text.split("\n")))
         kinds = [kind for kind, _ in third]
         assert {"token", "tool_call", "tool_result"} <= set(kinds)
         assert (kinds[-1], third[-1][1]["state"]) == ("message", "processed")

@@ -3,7 +3,6 @@ fails."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ import requests
 from app.core.redis.connections import connect
 from app.core.sessions.model import Record, Status
 from app.core.sessions.store import SessionStore
+from tests.events import Events
 from tests.integration.serving import KEY, OwnRedis, running_web
 
 HEADERS = {"X-API-Key": KEY}
@@ -30,18 +30,17 @@ class Stream:
         named = {name.replace("_", "-"): text for name, text in headers.items()}
         self.answer = requests.get(f"{url}/events", headers=HEADERS | named, stream=True, timeout=30)
         assert self.answer.status_code == 200, self.answer.text
-        self._lines = self.answer.iter_lines(chunk_size=1, decode_unicode=True)
-        self.last_id = ""
+        self._events = Events.answered(self.answer)
         assert self.next() == {"complete": True}
 
     def next(self) -> dict[str, object]:
         """The data of the next event, {} at the end."""
-        for line in self._lines:
-            if line.startswith("id: "):
-                self.last_id = line.removeprefix("id: ")
-            if line.startswith("data: "):
-                return dict(json.loads(line.removeprefix("data: ")))
-        return {}
+        return dict(next(self._events, ("", {}))[1])
+
+    @property
+    def last_id(self) -> str:
+        """That of the last event that was read."""
+        return self._events.last_id
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.events import Events
 from tests.model_server import Answer, ToolCall
 from tests.unit.agent.fake_gateway import AGENT_SECRET, TOKEN
 from tests.unit.agent.process import PATIENCE, ROOT, UUID, AgentProcess
@@ -23,13 +24,7 @@ def command(text):
 
 
 def events_of(response):
-    """Server-sent events as (type, data), as they come."""
-    kind = ""
-    for line in response:
-        if line.startswith(b"event: "):
-            kind = line[7:].strip().decode()
-        elif line.startswith(b"data: "):
-            yield kind, json.loads(line[6:])
+    return Events(line.decode().rstrip("\n") for line in response)
 
 
 def open_stream(agent, id_, message):

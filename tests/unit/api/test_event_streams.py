@@ -17,13 +17,13 @@ from app.core.prompts.inbox import Prompt
 from app.core.redis import keys
 from app.core.redis.events import REVOKED, SessionEvent
 from app.core.sessions.model import Status
-from tests.documented import events_of
+from tests.events import Events
 from tests.unit.api.helpers import Client, check_problem, move, new_session, terminate
 
 
 def told(lines: Iterator[str]) -> list[tuple[str, Any]]:
     """The events of a stream that ends."""
-    return list(events_of("".join(lines).split("\n")))
+    return list(Events("".join(lines).split("\n")))
 
 
 def messages_of(core: Core, uuid: str) -> list[Any]:
@@ -46,7 +46,7 @@ def test_a_stream_begins_with_the_state_and_ends_with_the_session(client: Client
     assert answer.mimetype == "text/event-stream"
     assert answer.headers["X-Accel-Buffering"] == "no"
     assert answer.headers["Cache-Control"] == "no-store"
-    events = events_of(line for part in answer.response for line in part.decode().split("\n"))
+    events = Events(line for part in answer.response for line in part.decode().split("\n"))
     kind, data = next(events)
     assert (kind, data["status"]) == ("state", "created")
     move(core, uuid, Status.ACTIVE)

@@ -16,7 +16,7 @@ from app.core.prompts.history_store import Checkpoint
 from app.core.prompts.inbox import ROLLED_BACK, Inbox, Prompt, State
 from app.core.redis import keys, task_queue
 from app.core.sessions.model import Status
-from tests.documented import events_of
+from tests.events import Events
 from tests.fake_agent import FakeAgent
 from tests.unit.api.helpers import ASYNC, LONG_WAIT, ONCE, Client, add_backup, check_problem, move
 
@@ -64,7 +64,7 @@ def streamed(client: Client, uuid: str, **body: Any) -> list[tuple[str, Any]]:
     """The events of the stream that answers a prompt: type and data."""
     answer = chat(client, uuid, headers=STREAM, **body)
     assert answer.content_type.startswith("text/event-stream")
-    return list(events_of(answer.text.split("\n")))
+    return list(Events(answer.text.split("\n")))
 
 
 def messages(client: Client, uuid: str, query: str = "") -> Any:
@@ -374,7 +374,7 @@ def test_a_stream_with_an_idempotency_key_is_not_replayed_but_about_the_same_pro
 ) -> None:
     finish_when_taken(core, uuid, response={"text": "hi"})
     first, again = (chat(client, uuid, headers=STREAM | ONCE) for _ in range(2))
-    ends = [list(events_of(answer.text.split("\n")))[-1] for answer in (first, again)]
+    ends = [list(Events(answer.text.split("\n")))[-1] for answer in (first, again)]
     assert ends[0] == ends[1]
     assert "Idempotency-Replayed" not in again.headers
 
