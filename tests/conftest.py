@@ -166,3 +166,13 @@ def code_server() -> str:
     if done.returncode:
         pytest.fail(f"the editor can't be installed:\n{done.stderr[-2000:]}")
     return done.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def namespace() -> Iterator[str]:
+    """A namespace of the cluster, of this run's own."""
+    # Where there is one: unit tests need no client of Kubernetes.
+    from tests.contract.cluster import own_namespace
+
+    with own_namespace() as name:
+        yield name

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
+from tests.axe import violations
 from tests.conftest import ROOT
 
 PICTURES = ROOT / "docs" / "images"
@@ -35,6 +37,13 @@ def looking(browser: Browser, look: str, **options: Any) -> Iterator[BrowserCont
         context.close()
 
 
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser of its own, in the light."""
+    with looking(browser, "light") as made:
+        yield made
+
+
 def picture(page: Page, name: str) -> Path | None:
     """Take a picture of the page for the documentation, `docs/images/{name}.png`, if SCREENSHOTS=1 asks for it."""
     if os.environ.get("SCREENSHOTS") != "1":
@@ -43,6 +52,13 @@ def picture(page: Page, name: str) -> Path | None:
     path = PICTURES / f"{name}.png"
     page.screenshot(path=path)
     return path
+
+
+def expect_readable(page: Page, where: str = "") -> None:
+    """People can read and use the page: by axe's rules, and without scrolling sideways."""
+    found = violations(page)
+    assert not found, (where, found)
+    assert not scrolls_sideways(page), where
 
 
 def scrolls_sideways(page: Page) -> bool:

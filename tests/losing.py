@@ -10,6 +10,7 @@ from threading import Lock, Thread
 from urllib.parse import urlsplit, urlunsplit
 
 from app.core.redis.scripts import source
+from tests.ports import end
 
 CHUNK = 65_536
 TIMEOUT = 60
@@ -49,7 +50,7 @@ class LosingProxy:
 
     def close(self) -> None:
         for each in (self._listener, *self._sockets):
-            _end(each)
+            end(each)
 
     def _serve(self, near: socket.socket, far: socket.socket) -> None:
         """One connection. A client of ours sends a command, or a pipeline of them, and then waits."""
@@ -59,8 +60,8 @@ class LosingProxy:
             while chunk := near.recv(CHUNK):
                 asked.append(chunk)
                 far.sendall(chunk)
-        _end(near)
-        _end(far)
+        end(near)
+        end(far)
 
     def _answer(self, far: socket.socket, near: socket.socket, asked: list[bytes]) -> None:
         with suppress(OSError):
@@ -70,8 +71,8 @@ class LosingProxy:
                 if not chunk.startswith(FAR_MARKS) and self._loses(sent):
                     break
                 near.sendall(chunk)
-        _end(near)
-        _end(far)
+        end(near)
+        end(far)
 
     def _loses(self, sent: bytes) -> bool:
         with self._lock:
@@ -86,12 +87,6 @@ class LosingProxy:
 def script_mark(name: str) -> bytes:
     """The bytes by which a call of this script is known."""
     return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest().encode()
-
-
-def _end(each: socket.socket) -> None:
-    with suppress(OSError):
-        each.shutdown(socket.SHUT_RDWR)
-    each.close()
 
 
 @contextmanager

@@ -1,11 +1,11 @@
-"""Ports for servers that tests start."""
+"""Ports for servers that tests start, and the end of connections to them."""
 
 from __future__ import annotations
 
 import random
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 PORTS = range(12_000, 20_000)
 """Below those that the kernel gives to outgoing connections, one of which may take the port of a server that is killed
@@ -41,3 +41,10 @@ def listens(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def end(connection: socket.socket) -> None:
+    """Close it at once, also where another thread reads from it or waits for one."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()

@@ -71,6 +71,11 @@ class Service:
             self.stop()
             raise
 
+    @property
+    def dashboard_url(self) -> str:
+        """The dashboard's origin."""
+        return f"http://dashboard.localhost:{self.port}"
+
     def _hear(self, process: subprocess.Popen[str], deadline: float) -> None:
         assert process.stdout is not None
         self.printed = []

@@ -15,9 +15,10 @@ from tests.browser import browser
 from tests.cluster.product import Api
 from tests.cluster.prompting import model_for_the_gateway
 from tests.conversation import Conversation, conversation
+from tests.looks import context
 from tests.model_server import ModelServer
 
-__all__ = ["browser"]
+__all__ = ["browser", "context"]
 
 WITH_PRODUCT = [
     "test_agent_on_cluster.py",
@@ -73,12 +74,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneProd
 
 
 @pytest.fixture(scope="session")
-def namespace() -> Iterator[str]:
-    """A namespace of the cluster, of this run's own."""
-    from tests.contract.cluster import own_namespace
-
-    with own_namespace() as name:
-        yield name
+def api() -> Api:
+    """That of the whole product."""
+    return Api()
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +87,7 @@ def model() -> Iterator[ModelServer]:
 
 
 @pytest.fixture
-def chat(model: ModelServer) -> Iterator[Conversation]:
+def chat(api: Api, model: ModelServer) -> Iterator[Conversation]:
     """A session to send prompts to."""
-    with conversation(Api()) as made:
+    with conversation(api) as made:
         yield made

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from kubernetes import client
 
 from tests.contract.cluster import TIMEOUT
+from tests.ports import end
 from workers.runtime.kubernetes.api_server import find_cluster
 
 CHUNK = 65_536
@@ -39,14 +40,14 @@ class Proxy:
         """End every connection, as a dead router does; new ones wait for `release`."""
         self._open.clear()
         for each in self._sockets:
-            _end(each)
+            end(each)
         self._sockets.clear()
 
     def release(self) -> None:
         self._open.set()
 
     def close(self) -> None:
-        _end(self._listener)
+        end(self._listener)
         self.cut()
         self.release()
 
@@ -64,14 +65,8 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
     with suppress(OSError):
         while chunk := source.recv(CHUNK):
             target.sendall(chunk)
-    _end(source)
-    _end(target)
-
-
-def _end(each: socket.socket) -> None:
-    with suppress(OSError):
-        each.shutdown(socket.SHUT_RDWR)
-    each.close()
+    end(source)
+    end(target)
 
 
 @contextmanager

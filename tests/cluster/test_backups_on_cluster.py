@@ -24,11 +24,6 @@ LARGE = 96
 """MiB that don't shrink: more than all buffers between a reader and its caller hold."""
 
 
-@pytest.fixture(scope="module")
-def api() -> Api:
-    return Api()
-
-
 @pytest.fixture
 def session(api: Api) -> Iterator[str]:
     """A session with a file in it; gone afterwards, with its backups."""

@@ -14,15 +14,6 @@ from tests.contract.runtimes import A, AgentHarness, B, C, Harness
 from workers.runtime.base import Runtime
 
 
-@pytest.fixture(scope="session")
-def namespace() -> Iterator[str]:
-    """A namespace of the cluster, of this run's own."""
-    from tests.contract.cluster import own_namespace
-
-    with own_namespace() as name:
-        yield name
-
-
 def made_harness(
     kind: str, request: pytest.FixtureRequest, settings: Settings, redis_client: redis.Redis
 ) -> Iterator[Harness]:

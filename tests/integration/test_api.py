@@ -23,12 +23,6 @@ HEADERS = {"X-API-Key": KEY}
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
-    with OwnRedis(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
 def url(tmp_path: Path, own_redis: OwnRedis) -> Iterator[str]:
     with running_web(tmp_path, own_redis.url) as address:
         yield address

@@ -19,31 +19,28 @@ HEADERS = {"X-API-Key": KEY}
 WAITING = HEADERS | {"Prefer": "wait=60"}
 
 
-def test_a_call_that_waits_while_the_service_is_stopped_has_an_entry(tmp_path: Path) -> None:
+def test_a_call_that_waits_while_the_service_is_stopped_has_an_entry(tmp_path: Path, own_redis: OwnRedis) -> None:
     """Its client never hears of it, but what it asked for was recorded, and will be done."""
-    with OwnRedis(tmp_path) as server:
-        client = connect(server.url, 5.0)
-        with running_web(tmp_path, server.url, LOG_LEVEL="ERROR") as url:
-            made = requests.post(f"{url}/session/create", json={"user_id": "ada"}, headers=HEADERS, timeout=60)
-            uuid = made.json()["uuid"]
+    client = connect(own_redis.url, 5.0)
+    with running_web(tmp_path, own_redis.url, LOG_LEVEL="ERROR") as url:
+        made = requests.post(f"{url}/session/create", json={"user_id": "ada"}, headers=HEADERS, timeout=60)
+        uuid = made.json()["uuid"]
 
-            def delete() -> None:
-                with suppress(requests.RequestException):
-                    requests.delete(f"{url}/session/{uuid}?backup=false", headers=WAITING, timeout=60)
+        def delete() -> None:
+            with suppress(requests.RequestException):
+                requests.delete(f"{url}/session/{uuid}?backup=false", headers=WAITING, timeout=60)
 
-            waiting = threading.Thread(target=delete, daemon=True)
-            waiting.start()
-            wait_for(
-                lambda: client.hget(SESSION.format(uuid=uuid), "status") == "terminating", "the deletion is asked for"
-            )
-        waiting.join(60)
-        entries = Audit(client).page(uuid=uuid).entries
-        assert [(entry.act.action, entry.act.status, entry.act.reason) for entry in entries] == [
-            ("delete", 0, "no_answer, backup=false"),
-            ("create", 201, ""),
-        ]
-        lines = [json.loads(line) for line in (tmp_path / "web.log").read_text().splitlines() if '"app.audit"' in line]
-        assert [(line["action"], line["uuid"], line["by"]) for line in lines] == [
-            ("create", uuid, "api_key"),
-            ("delete", uuid, "api_key"),
-        ]
+        waiting = threading.Thread(target=delete, daemon=True)
+        waiting.start()
+        wait_for(lambda: client.hget(SESSION.format(uuid=uuid), "status") == "terminating", "the deletion is asked for")
+    waiting.join(60)
+    entries = Audit(client).page(uuid=uuid).entries
+    assert [(entry.act.action, entry.act.status, entry.act.reason) for entry in entries] == [
+        ("delete", 0, "no_answer, backup=false"),
+        ("create", 201, ""),
+    ]
+    lines = [json.loads(line) for line in (tmp_path / "web.log").read_text().splitlines() if '"app.audit"' in line]
+    assert [(line["action"], line["uuid"], line["by"]) for line in lines] == [
+        ("create", uuid, "api_key"),
+        ("delete", uuid, "api_key"),
+    ]

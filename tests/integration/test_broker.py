@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,6 @@ from workers.celery.app import app
 from workers.celery.broker import Transport
 
 WAKE = Queue("wake")
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
-    with OwnRedis(tmp_path) as server:
-        yield server
 
 
 def at_work(url: str) -> Connection:

@@ -4,12 +4,10 @@ fails."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
-import pytest
 import requests
 
 from app.core.redis.connections import connect
@@ -41,12 +39,6 @@ class Stream:
     def last_id(self) -> str:
         """That of the last event that was read."""
         return self._events.last_id
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
-    with OwnRedis(tmp_path) as server:
-        yield server
 
 
 def web_process(url: str) -> psutil.Process:

@@ -84,14 +84,6 @@ def supervised(name: str, folder: Path, redis_url: str) -> Iterator[Watched]:
             process.wait(PATIENCE)
 
 
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    with OwnRedis(folder) as server:
-        yield server
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_process_that_hangs_is_replaced(name: str, tmp_path: Path, own_redis: OwnRedis) -> None:
     """It is there, its children are, and nothing of it ends by itself."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import redis
@@ -21,8 +20,8 @@ UUIDS = [f"session-{number}" for number in range(50)]
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[redis.Redis]:
-    with OwnRedis(tmp_path) as server, connect(server.url, 5.0) as client:
+def client(own_redis: OwnRedis) -> Iterator[redis.Redis]:
+    with connect(own_redis.url, 5.0) as client:
         yield client
 
 
@@ -98,12 +97,11 @@ def test_a_listener_that_nobody_needs_ends_and_another_begins(
 
 
 def test_where_nobody_waits_nothing_is_tried_when_redis_is_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notifications, "PAUSE", 0.05)
-    with OwnRedis(tmp_path) as server:
-        lonely = Notices(connect(server.url, 5.0))
-        with lonely.subscribe("channel") as news:
-            assert news.wait(60)
-            server.kill()
-        wait_for(lambda: not lonely._listening, "its thread has ended")
+    lonely = Notices(connect(own_redis.url, 5.0))
+    with lonely.subscribe("channel") as news:
+        assert news.wait(60)
+        own_redis.kill()
+    wait_for(lambda: not lonely._listening, "its thread has ended")

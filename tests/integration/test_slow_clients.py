@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection
 from pathlib import Path
@@ -24,9 +23,8 @@ WAITING = 200
 
 
 @pytest.fixture
-def redis_url(tmp_path: Path) -> Iterator[str]:
-    with OwnRedis(tmp_path) as server:
-        yield server.url
+def redis_url(own_redis: OwnRedis) -> str:
+    return own_redis.url
 
 
 def connect(url: str) -> socket.socket:
