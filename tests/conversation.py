@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Protocol
 
+import pytest
 import requests
 
 from tests.events import Event, listening
+from tests.model_server import ModelServer
 from tests.waiting import wait_for
 
 ASYNC = "respond-async"
@@ -21,13 +23,17 @@ class Host(Protocol):
     url: str
     """Of the API."""
     key: str
-    """The API's."""
+    """The API's, of an admin."""
     patience: float
     """s until a test gives up on something that a session does."""
     between: float
     """s between two looks by the API, which may count its calls."""
     passing: tuple[int, ...]
     """The statuses of calls that are made again, as those without an answer are; () where no call may fail."""
+
+    @property
+    def dashboard_url(self) -> str:
+        """The dashboard's origin."""
 
     @property
     def shell(self) -> Callable[..., str]:
@@ -145,20 +151,15 @@ class Conversation:
         self._wait(lambda: self._status()["replicas"] == 0, "the session to sleep")
 
     def wait_asleep(self) -> None:
-        """Until it sleeps by itself."""
-
-        def sleeps() -> bool:
-            seen = self._status()
-            return (seen["session"]["status"], seen["replicas"]) == ("sleeping", 0)
-
-        self._wait(sleeps, "the session to fall asleep")
+        """Until it sleeps, by whatever, and no process of it is left."""
+        self._wait(lambda: self._is("sleeping", 0), "the session to fall asleep")
 
     def wake(self) -> None:
         """Ask for it, without waiting."""
         self.call("POST", f"/session/{self.uuid}/wake")
 
     def wait_awake(self) -> None:
-        self._wait(lambda: self.session()["status"] == "active", "the session to be active")
+        self._wait(lambda: self._is("active", 1), "the session to be active")
 
     def back_up(self) -> None:
         """Until there is a backup."""
@@ -172,7 +173,7 @@ class Conversation:
     def delete(self, query: str = "?backup=false") -> None:
         """Until nothing of it is left."""
         self.call("DELETE", f"/session/{self.uuid}{query}")
-        self._wait(lambda: self.session()["status"] == "terminated", "the session to go")
+        self._wait(lambda: self._is("terminated", 0), "the session to go")
 
     def save(self) -> None:
         """Until there is a restore point of its files."""
@@ -196,9 +197,13 @@ class Conversation:
         """What a shell prints in its folder, or, on a cluster, there in the container of that name."""
         return self._host.shell(self.uuid, command, *where)
 
+    def has(self, name: str) -> bool:
+        """Whether its folder has that file."""
+        return name in self.inside("ls").split()
+
     def wait_file(self, name: str) -> None:
         """Until its folder has that file."""
-        self._wait(lambda: name in self.inside("ls").split(), f"{name} to be there")
+        self._wait(lambda: self.has(name), f"{name} to be there")
 
     def look(self) -> str:
         """What there is of it, for a test that failed."""
@@ -206,6 +211,10 @@ class Conversation:
 
     def _status(self) -> Any:
         return self.call("GET", f"/session/{self.uuid}").json()
+
+    def _is(self, status: str, replicas: int) -> bool:
+        seen = self._status()
+        return (seen["session"]["status"], seen["replicas"]) == (status, replicas)
 
     def _wait(self, condition: Callable[[], Any], what: str) -> None:
         wait_for(condition, what, self.look, self._host.patience, self._host.between)
@@ -219,3 +228,10 @@ def conversation(host: Host, user: str = "ada@example.com", **wanted: Any) -> It
         yield made
     finally:
         made.delete()
+
+
+@pytest.fixture
+def chat(host: Host, model: ModelServer) -> Iterator[Conversation]:
+    """A session to send prompts to, where the service was told of that model."""
+    with conversation(host) as made:
+        yield made

@@ -5,25 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page
 
 from tests.browser import PATIENCE
-from tests.service import KEY, Service
+from tests.conversation import Host
 
 
-def dashboard(service: Service) -> str:
-    """Its origin."""
-    return f"http://dashboard.localhost:{service.port}"
-
-
-def signed_in(context: BrowserContext, service: Service, key: str = KEY) -> Page:
-    """A page that shows the list of sessions."""
+def signed_in(context: BrowserContext, host: Host) -> Page:
+    """A page that shows the list of sessions, for an admin."""
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
-    page.goto(f"{dashboard(service)}/sign-in")
-    page.get_by_label("API key").fill(key)
+    page.goto(f"{host.dashboard_url}/sign-in")
+    page.get_by_label("API key").fill(host.key)
     page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url(f"{dashboard(service)}/")
+    page.wait_for_url(f"{host.dashboard_url}/")
     return page
 
 
@@ -42,6 +38,14 @@ def without_complaints(page: Page) -> Iterator[None]:
     assert not complaints, complaints
 
 
-def go(page: Page, service: Service, uuid: str, tab: str = "") -> None:
+@pytest.fixture
+def page(context: BrowserContext, host: Host) -> Iterator[Page]:
+    """The list of sessions, for an admin. A mistake in a script, or a complaint of the browser, ends the test."""
+    opened = signed_in(context, host)
+    with without_complaints(opened):
+        yield opened
+
+
+def go(page: Page, host: Host, uuid: str, tab: str = "") -> None:
     """Open a tab of a session's page, "" for the overview."""
-    page.goto(f"{dashboard(service)}/sessions/{uuid}" + (f"/{tab}" if tab else ""))
+    page.goto(f"{host.dashboard_url}/sessions/{uuid}" + (f"/{tab}" if tab else ""))

@@ -14,11 +14,12 @@ from scripts.cluster import layout as layouts
 from tests.browser import browser
 from tests.cluster.product import Api
 from tests.cluster.prompting import model_for_the_gateway
-from tests.conversation import Conversation, conversation
+from tests.conversation import Host, chat
+from tests.dashboard_browser import page
 from tests.looks import context
 from tests.model_server import ModelServer
 
-__all__ = ["browser", "context"]
+__all__ = ["browser", "chat", "context", "page"]
 
 WITH_PRODUCT = [
     "test_agent_on_cluster.py",
@@ -79,15 +80,13 @@ def api() -> Api:
     return Api()
 
 
+@pytest.fixture(scope="session")
+def host(api: Api) -> Host:
+    return api
+
+
 @pytest.fixture(scope="module")
 def model() -> Iterator[ModelServer]:
     """The one that the gateway is told of."""
     with model_for_the_gateway() as running:
         yield running
-
-
-@pytest.fixture
-def chat(api: Api, model: ModelServer) -> Iterator[Conversation]:
-    """A session to send prompts to."""
-    with conversation(api) as made:
-        yield made

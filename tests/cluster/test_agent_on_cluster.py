@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests import sampling
-from tests.cluster.product import Api, kubectl, running_pods
+from tests.cluster.product import kubectl, running_pods
 from tests.cluster.prompting import delete_pod, kill, secrets_of_the_manager, stored_backups, token_file
-from tests.conversation import Conversation, conversation
+from tests.conversation import Conversation, Host, conversation
 from tests.model_server import ModelServer
 from tests.suites.prompts import Place, Prompts, PromptsBehindALostVolume
 from tests.waiting import wait_for
@@ -25,7 +25,7 @@ PROMPTS = 5
 
 @pytest.fixture(scope="module")
 def place(model: ModelServer) -> Place:
-    return Place(Api(), stored_backups(), 3, running_pods, "/opt/agent/")
+    return Place(stored_backups(), 3, running_pods, "/opt/agent/")
 
 
 class TestPromptsOnCluster(Prompts):
@@ -123,10 +123,10 @@ print(json.dumps({"redis": redis(), **{name: http(*words) for name, words in ask
 
 
 @pytest.mark.parametrize("container", ["agent", "editor"])
-def test_a_shell_in_a_workspace_finds_no_secret_of_anyone_else(chat: Conversation, container: str) -> None:
+def test_a_shell_in_a_workspace_finds_no_secret_of_anyone_else(host: Host, chat: Conversation, container: str) -> None:
     """In files and environments; the editor's finds not even those of its own session. What it may call by the network
     (the test cluster enforces no policy) asks for more than it has."""
-    with conversation(Api(), "eve@example.com") as other:
+    with conversation(host, "eve@example.com") as other:
         other.prompt("m1", "remember the-word-of-the-other-session")
         found = chat.inside(FILES, container) + chat.inside(ENVIRONMENTS, container)
         assert chat.uuid in found

@@ -15,9 +15,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.monitoring.alerts import ALERTS, PROCESSES
-from tests.cluster.product import SYSTEM, WORKSPACES, Api, kubectl
+from tests.cluster.product import SYSTEM, WORKSPACES, kubectl
 from tests.cluster.test_manifests_on_cluster import sent
-from tests.conversation import conversation
+from tests.conversation import Host, conversation
 from tests.dashboards import CLUSTERS, queries
 from tests.manifests import of_kind, with_components
 from tests.waiting import wait_for
@@ -30,9 +30,9 @@ MEASURED = 240.0
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[str]:
+def session(host: Host) -> Iterator[str]:
     """One that is awake."""
-    with conversation(Api()) as chat:
+    with conversation(host) as chat:
         yield chat.uuid
 
 

@@ -1,21 +1,24 @@
 """A workspace's token on a real cluster: what its agent is talked into running does not find it; and where somebody has
-it all the same, it opens nothing once it has ended."""
+it all the same, it opens nothing once it has ended (the suite is tests/suites/stolen_tokens.py)."""
 
 from __future__ import annotations
 
 import base64
+from ipaddress import ip_network
 
 import pytest
 
-from tests.cluster.product import Api
+from scripts.cluster.layout import POD_NETWORK
 from tests.cluster.prompting import token_file
 from tests.conversation import Conversation
 from tests.model_server import Answer, ModelServer, ToolCall, content_text, when
-from tests.suites.stolen_tokens import Victim, opens_nothing_after_revoke_sleep_wake_and_delete
+from tests.suites.stolen_tokens import Place, StolenTokens
 
 pytestmark = pytest.mark.timeout(1_800)
 
 GATEWAY = "http://gateway.fresh-system:8001"
+NODE = str(next(ip_network(POD_NETWORK).hosts()))
+"""Its address for pods."""
 
 FILE = "/run/agent/token"
 FILES = f"cat {FILE} /run/agent/..data/* /proc/[0-9]*/root{FILE} /proc/[0-9]*/cwd/../..{FILE}"
@@ -92,11 +95,16 @@ def test_no_program_that_a_repository_names_finds_the_token(chat: Conversation) 
     ]
     chat.send("plant", f"run: {' && '.join(steps)} && pwd")
     folder = chat.ended("plant")["response"]["text"].splitlines()[-1]
-    Api().call("GET", f"/session/{chat.uuid}/risk")
+    chat.call("GET", f"/session/{chat.uuid}/risk")
     assert chat.inside(f"cat {folder}/seen", "agent").splitlines() == [REFUSED, "looked"]
 
 
-def test_a_stolen_token_opens_nothing_after_revoke_sleep_wake_and_delete(chat: Conversation) -> None:
-    """Read as whoever may enter the pod reads it, and shown from the node's network, which no policy shuts out here."""
-    victim = Victim(chat.uuid, GATEWAY, Api().call, lambda: chat.inside(f"cat {FILE}", "agent").split()[0])
-    opens_nothing_after_revoke_sleep_wake_and_delete(victim)
+@pytest.fixture(scope="module")
+def place() -> Place:
+    """The token is read as whoever may enter the pod reads it, and shown from the node's network, which no policy shuts
+    out here."""
+    return Place(GATEWAY, NODE, lambda chat: chat.inside(f"cat {FILE}", "agent").split()[0])
+
+
+class TestStolenTokensOnCluster(StolenTokens):
+    """The whole product, as the overlay `dev` puts it there."""

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from tests.browser import browser
-from tests.conversation import Conversation, conversation
+from tests.conversation import Host, chat
+from tests.dashboard_browser import page
+from tests.looks import context
 from tests.model_server import ModelServer
 from tests.service import Service
 
-__all__ = ["browser"]
+__all__ = ["browser", "chat", "context", "page"]
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +41,6 @@ def service(
         running.stop()
 
 
-@pytest.fixture
-def chat(service: Service) -> Iterator[Conversation]:
-    """A session to send prompts to."""
-    with conversation(service) as made:
-        yield made
+@pytest.fixture(scope="module")
+def host(service: Service) -> Host:
+    return service

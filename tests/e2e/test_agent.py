@@ -30,7 +30,7 @@ def place(service: Service) -> Place:
     def left(uuid: str) -> list[object]:
         return [*service.processes(WORKSPACE_UUID=uuid)]
 
-    return Place(service, backups_of(service.data_dir), 50, left, sys.prefix)
+    return Place(backups_of(service.data_dir), 50, left, sys.prefix)
 
 
 class TestPromptsLocally(Prompts):

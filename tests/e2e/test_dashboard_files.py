@@ -3,15 +3,12 @@ backups, and a deletion of everything."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from tests.axe import violations
 from tests.browser import PATIENCE
-from tests.dashboard_browser import dashboard, go, signed_in, without_complaints
-from tests.looks import looking
+from tests.dashboard_browser import go, signed_in
 from tests.service import Service
 from tests.waiting import wait_for
 
@@ -19,18 +16,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    with looking(browser, "light") as made:
-        yield made
-
-
-@pytest.fixture
-def page(context: BrowserContext, service: Service) -> Iterator[Page]:
-    """Signed in as an admin, who says yes to every question. A mistake in a script ends the test."""
-    opened = signed_in(context, service)
-    opened.on("dialog", lambda dialog: dialog.accept())
-    with without_complaints(opened):
-        yield opened
+def page(page: Page) -> Page:
+    """Whose person says yes to every question."""
+    page.on("dialog", lambda dialog: dialog.accept())
+    return page
 
 
 def uuid_of(page: Page) -> str:
@@ -110,7 +99,7 @@ def test_a_backup_is_restored_and_deleted(page: Page, service: Service) -> None:
 def test_everything_of_a_session_is_erased_once_its_uuid_is_typed(page: Page, service: Service) -> None:
     uuid = service.create()["uuid"]
     service.done("POST", f"/session/{uuid}/backup", headers={"Prefer": "wait=60"})
-    page.goto(f"{dashboard(service)}/?q={uuid}")
+    page.goto(f"{service.dashboard_url}/?q={uuid}")
     row = page.locator(f'tr[data-uuid="{uuid}"]')
     row.get_by_role("button", name="Actions for").click()
     page.locator("#row-menu").get_by_role("button", name="Delete").click()

@@ -10,8 +10,8 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from tests.axe import violations
 from tests.browser import PATIENCE
-from tests.dashboard_browser import go, signed_in, without_complaints
-from tests.looks import LOOKS, looking, picture, scrolls_sideways
+from tests.dashboard_browser import go, signed_in
+from tests.looks import LOOKS, expect_readable, looking, picture
 from tests.model_server import Answer, ModelServer, ToolCall, default_rules, when
 from tests.service import Service
 from tests.waiting import wait_for
@@ -48,21 +48,7 @@ def model() -> Iterator[ModelServer]:
 
 @pytest.fixture(scope="module")
 def service_settings(model: ModelServer) -> Mapping[str, str]:
-    return {"LLM_BASE_URL": model.url, "LLM_API_KEY": "k", "LLM_MODEL": "stub"}
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    with looking(browser, "light") as made:
-        yield made
-
-
-@pytest.fixture
-def page(context: BrowserContext, service: Service) -> Iterator[Page]:
-    """Signed in as an admin. A mistake in a script ends the test."""
-    opened = signed_in(context, service)
-    with without_complaints(opened):
-        yield opened
+    return model.settings
 
 
 def status(page: Page) -> Locator:
@@ -205,8 +191,7 @@ def test_every_tab_can_be_read_and_used(browser: Browser, service: Service, look
         for tab in TABS:
             go(page, service, uuid, "" if tab == "overview" else tab)
             expect(page.locator(f"#tab-{tab}")).to_have_attribute("aria-current", "page")
-            assert violations(page) == [], tab
-            assert not scrolls_sideways(page), tab
+            expect_readable(page, tab)
             assert page.locator("main img").count() == 0
             if tab == "overview":
                 picture(page, f"dashboard-session-{look}")

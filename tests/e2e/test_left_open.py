@@ -28,12 +28,6 @@ def session(service: Service) -> Iterator[Any]:
     service.call("DELETE", f"/session/{made['uuid']}?backup=false")
 
 
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    with looking(browser, "light") as made:
-        yield made
-
-
 def said(page: Page, words: str, since: float) -> Locator:
     """The notice, once it says this. Prints how long it took."""
     expect(page.locator(NOTICE).get_by_role("heading", name=words)).to_be_visible()

@@ -27,7 +27,6 @@ class Place:
     """Where prompts are sent. A long conversation has so many `turns` here; `left` tells what still runs of a session;
     below `programs` are those that the service, or the agent, runs on, which are none of a workspace's."""
 
-    host: Host
     backups: BackupStore
     turns: int
     left: Callable[[str], Sequence[object]]
@@ -103,11 +102,11 @@ class Prompts:
         chat.wait_awake()
 
     def test_a_conversation_reads_the_same_after_sleeps_a_delete_and_a_restore(
-        self, place: Place, model: ModelServer
+        self, host: Host, place: Place, model: ModelServer
     ) -> None:
         """Many turns, asleep before each tenth; read awake, asleep, deleted and restored, and the model is told all of
         it."""
-        chat = Conversation(place.host)
+        chat = Conversation(host)
         for number in range(place.turns):
             if number % 10 == 5:
                 chat.sleep()
@@ -124,14 +123,14 @@ class Prompts:
         copied = place.backups.sidecar(backup)["conversation"]
         assert [each["content"] for each in copied["messages"]] == wanted
 
-        with conversation(place.host, backup=backup) as restored:
+        with conversation(host, backup=backup) as restored:
             wait_for(lambda: restored.messages() == awake, "the same conversation", restored.look, interval=1.0)
             answer = restored.answer("next", "how many prompts?")
             assert answer["pod_response"]["text"] == f"{place.turns + 1} prompts"
 
-    def test_an_idle_session_waits_for_the_end_of_a_turn(self, place: Place) -> None:
+    def test_an_idle_session_waits_for_the_end_of_a_turn(self, host: Host, model: ModelServer) -> None:
         """It is untouched for longer than its idle timeout, but for the agent's work."""
-        with conversation(place.host, awake=False, idle_timeout=3) as chat:
+        with conversation(host, awake=False, idle_timeout=3) as chat:
             answer = chat.send("long", "run: sleep 10 && echo over").json()
             assert answer["status"] == "queued", "before it is up, so that it is never idle before its turn"
             ended = chat.ended("long")

@@ -1,20 +1,17 @@
 """A token stolen from inside a workspace, used from outside: what it opens, as long as its session lives and after.
 
-For the service on one machine and in a cluster alike.
+One suite for wherever the service runs. A module of tests derives a class from `StolenTokens`, and has fixtures of its
+own: `place`, and `chat`, a session there whose agent has a model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import requests
 
-from tests.waiting import wait_for
-
-PATIENCE = 300.0
-"""s. In a cluster a new token reaches its agent when the node looks at the Secret again."""
+from tests.conversation import Conversation
 
 CALLS = (
     ("GET", "/agent/v1/checkpoint", None),
@@ -28,29 +25,13 @@ GONE = [(403, "session_terminated")] * len(CALLS)
 
 
 @dataclass(frozen=True)
-class Victim:
-    """A session with its agent, and a model. `ask` makes a call of the API that goes well (method, path, body) and
-    answers its JSON; `gateway` is the URL of the gateway, `steal` answers the token that lies in the workspace."""
+class Place:
+    """Where tokens are stolen. `gateway` is the URL of the gateway, to which the calls of this suite come from
+    `address`; `steal` answers the token that lies in a session's workspace."""
 
-    uuid: str
     gateway: str
-    ask: Callable[..., Any]
-    steal: Callable[[], str]
-
-    def works(self, number: int) -> None:
-        """Its agent does, on a prompt: so it has a good token itself."""
-        self.ask("POST", f"/session/{self.uuid}/chat", {"message": f"remember {number}", "id": f"m{number}"})
-        path = f"/session/{self.uuid}/messages/m{number}"
-        wait_for(lambda: self.ask("GET", path)["state"] == "processed", f"m{number} to be processed", seconds=PATIENCE)
-
-    def becomes(self, status: str) -> None:
-        """Wait for the session to be in that state."""
-
-        def reached() -> bool:
-            seen = self.ask("GET", f"/session/{self.uuid}")
-            return bool(seen["session"]["status"] == status and seen["replicas"] == (status == "active"))
-
-        wait_for(reached, f"the session to be {status}", seconds=PATIENCE)
+    address: str
+    steal: Callable[[Conversation], str]
 
     def shown(self, token: str) -> list[tuple[int, str]]:
         """How the gateway answers it."""
@@ -66,28 +47,42 @@ class Victim:
         return all(code not in refusals for _, code in self.shown(token))
 
 
-def opens_nothing_after_revoke_sleep_wake_and_delete(victim: Victim) -> None:
-    """The agent it was stolen from works on, each time with a token of its own. The session is gone in the end."""
-    victim.works(1)
-    stolen = [victim.steal()]
-    assert victim.good(stolen[0])
+def works(chat: Conversation, number: int) -> None:
+    """Its agent does, on a prompt: so it has a good token itself."""
+    assert chat.prompt(f"m{number}", f"remember {number}")["state"] == "processed"
 
-    victim.ask("POST", f"/session/{victim.uuid}/revoke")
-    assert victim.shown(stolen[0]) == ENDED
-    victim.works(2)
-    stolen.append(victim.steal())
-    assert victim.good(stolen[1])
 
-    victim.ask("POST", f"/session/{victim.uuid}/scale-down")
-    victim.becomes("sleeping")
-    assert [victim.shown(each) for each in stolen] == [ENDED, ENDED]
+class StolenTokens:
+    """The suite."""
 
-    victim.works(3)
-    victim.becomes("active")
-    assert [victim.shown(each) for each in stolen] == [ENDED, ENDED]
-    stolen.append(victim.steal())
-    assert victim.good(stolen[2])
+    def test_a_stolen_token_opens_nothing_after_revoke_sleep_wake_and_delete(
+        self, place: Place, chat: Conversation
+    ) -> None:
+        """The agent it was stolen from works on, each time with a token of its own. The audit has each try."""
+        works(chat, 1)
+        stolen = [place.steal(chat)]
+        assert place.good(stolen[0])
 
-    victim.ask("DELETE", f"/session/{victim.uuid}?backup=false")
-    victim.becomes("terminated")
-    assert [victim.shown(each) for each in stolen] == [GONE, GONE, GONE]
+        chat.call("POST", f"/session/{chat.uuid}/revoke")
+        assert place.shown(stolen[0]) == ENDED
+        works(chat, 2)
+        stolen.append(place.steal(chat))
+        assert place.good(stolen[1])
+
+        chat.call("POST", f"/session/{chat.uuid}/scale-down")
+        chat.wait_asleep()
+        assert [place.shown(each) for each in stolen] == [ENDED, ENDED]
+
+        works(chat, 3)
+        chat.wait_awake()
+        assert [place.shown(each) for each in stolen] == [ENDED, ENDED]
+        stolen.append(place.steal(chat))
+        assert place.good(stolen[2])
+
+        chat.delete()
+        assert [place.shown(each) for each in stolen] == [GONE, GONE, GONE]
+        entries = chat.call("GET", f"/audit?key=workspace:{chat.uuid}").json()["entries"]
+        # Its own agent, too, may show the token of before once more.
+        noted = {(each["action"], each["reason"]) for each in entries if each["address"] == place.address}
+        calls = ("conversation", "report", "model")
+        assert noted == {(call, reason) for call in calls for reason in ("token_ended", "session_terminated")}
