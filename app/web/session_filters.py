@@ -106,10 +106,10 @@ class Filters:
         """The address of the tabs' counts."""
         return "/sessions/counts" + self.url().removeprefix("/")
 
-    def new_ones(self, since: str) -> str:
-        """The address of the number of sessions that are newer than the one with the uuid `since`."""
-        query = self.url().removeprefix("/").removeprefix("?")
-        return f"/sessions/new-ones?since={since}" + (f"&{query}" if query else "")
+    @property
+    def new_ones(self) -> str:
+        """The address of the number of sessions that are newer than the one whose uuid is its parameter `since`."""
+        return "/sessions/new-ones" + self.url().removeprefix("/")
 
     def with_label(self, label: str) -> str:
         """The address with another label."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Response, Route, expect
 
 from app.core.backups.store import NAME_PATTERN
 from app.core.sessions.model import Record, Status, new_uuid
@@ -80,6 +81,28 @@ def test_rows_counts_and_new_sessions_are_live(service: Service, page: Page) -> 
     expect(row(page, second).get_by_role("button")).to_have_count(0)
     assert loads == []
     service.done("DELETE", f"/session/{first}?backup=false")
+
+
+def test_what_a_person_creates_here_is_not_told_as_new(service: Service, page: Page) -> None:
+    """The list has it before the page asks for the second time what is new."""
+    first = service.create("ada")["uuid"]
+    page.goto(service.dashboard_url)
+    asked = itertools.count(1)
+
+    def is_second(answer: Response) -> bool:
+        return "/sessions/new-ones" in answer.url and next(asked) == 2
+
+    with page.expect_response(is_second) as second:
+        page.get_by_role("button", name="New session").click()
+        page.locator("#user_id").fill("grace")
+        page.locator("#dialog").get_by_role("button", name="Create").click()
+        made = page.locator("tr[data-uuid]").filter(has_text="grace")
+        expect(made.locator(".status")).to_have_text("active")
+    uuid = str(made.get_attribute("data-uuid"))
+    assert f"since={uuid}" in second.value.url
+    expect(page.locator("#new-count a")).to_have_count(0)
+    for each in (first, uuid):
+        service.done("DELETE", f"/session/{each}?backup=false")
 
 
 def test_a_row_and_the_counts_turn_archived_while_they_are_shown(service: Service, page: Page) -> None:

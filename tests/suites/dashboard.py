@@ -78,6 +78,8 @@ class TheDashboard:
                 expect(page.locator("#dialog")).not_to_be_visible()
                 row = page.locator("tr[data-uuid]").filter(has_text=user)
                 expect(row.locator(".status")).to_have_text("active")
+                # What tells of a new session lies over the first row until that is shown.
+                expect(page.locator("#new-count a")).to_have_count(0)
                 check(page, "list with the session")
                 uuid = row.get_attribute("data-uuid")
                 row.locator("a.session").click()

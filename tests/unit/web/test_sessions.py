@@ -152,6 +152,9 @@ def test_a_row_keeps_the_filters_of_its_page_and_goes_with_its_session(visitor: 
 def test_new_sessions_are_counted_until_they_are_shown(visitor: Visitor, core: Core) -> None:
     for number in range(3):
         add(core, number, user_id="bob" if number == 2 else "ada")
+    page = visitor.get("/?user_id=ada").text
+    assert 'name="since" value="00000001"' in page
+    assert page.count('hx-get="/sessions/new-ones?user_id=ada"') == 2
     assert "2 new" in visitor.get("/sessions/new-ones?since=00000000").text
     assert "1 new" in visitor.get("/sessions/new-ones?since=00000000&user_id=ada").text
     assert " new " not in visitor.get("/sessions/new-ones?since=00000002").text
