@@ -4,7 +4,6 @@ it all the same, it opens nothing once it has ended (the suite is tests/suites/s
 from __future__ import annotations
 
 import base64
-from ipaddress import ip_network
 
 import pytest
 
@@ -17,8 +16,6 @@ from tests.suites.stolen_tokens import Place, StolenTokens
 pytestmark = pytest.mark.timeout(1_800)
 
 GATEWAY = "http://gateway.fresh-system:8001"
-NODE = str(next(ip_network(POD_NETWORK).hosts()))
-"""Its address for pods."""
 
 FILE = "/run/agent/token"
 FILES = f"cat {FILE} /run/agent/..data/* /proc/[0-9]*/root{FILE} /proc/[0-9]*/cwd/../..{FILE}"
@@ -103,7 +100,7 @@ def test_no_program_that_a_repository_names_finds_the_token(chat: Conversation) 
 def place() -> Place:
     """The token is read as whoever may enter the pod reads it, and shown from the node's network, which no policy shuts
     out here."""
-    return Place(GATEWAY, NODE, lambda chat: chat.inside(f"cat {FILE}", "agent").split()[0])
+    return Place(GATEWAY, POD_NETWORK, lambda chat: chat.inside(f"cat {FILE}", "agent").split()[0])
 
 
 class TestStolenTokensOnCluster(StolenTokens):

@@ -24,7 +24,7 @@ def place(service: Service) -> Place:
         """What is in the workspace's token file: its agent's commands can read it."""
         return (service.data_dir / "workspaces" / chat.uuid / "agent-token").read_text().split()[0]
 
-    return Place(service.gateway_url, "127.0.0.1", steal)
+    return Place(service.gateway_url, "127.0.0.1/32", steal)
 
 
 class TestStolenTokensLocally(StolenTokens):
