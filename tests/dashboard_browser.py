@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page
@@ -23,27 +22,21 @@ def signed_in(context: BrowserContext, host: Host) -> Page:
     return page
 
 
-@contextmanager
-def without_complaints(page: Page) -> Iterator[None]:
-    """Fails at the end of the block if a script of the page met an error, or the browser's console complained."""
+@pytest.fixture
+def page(context: BrowserContext, host: Host) -> Iterator[Page]:
+    """The list of sessions, for an admin. An error in a script, or a complaint in the browser's console, fails the
+    test."""
     complaints: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
             complaints.append(message.text)
 
-    page.on("console", note)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    yield
-    assert not complaints, complaints
-
-
-@pytest.fixture
-def page(context: BrowserContext, host: Host) -> Iterator[Page]:
-    """The list of sessions, for an admin. A mistake in a script, or a complaint of the browser, ends the test."""
     opened = signed_in(context, host)
-    with without_complaints(opened):
-        yield opened
+    opened.on("console", note)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    yield opened
+    assert not complaints, complaints
 
 
 def go(page: Page, host: Host, uuid: str, tab: str = "") -> None:

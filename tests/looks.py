@@ -38,9 +38,15 @@ def looking(browser: Browser, look: str, **options: Any) -> Iterator[BrowserCont
 
 
 @pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """A browser of its own, in the light."""
-    with looking(browser, "light") as made:
+def look() -> str:
+    """A test that sees pages in other ways has it among its parameters."""
+    return "light"
+
+
+@pytest.fixture
+def context(browser: Browser, look: str) -> Iterator[BrowserContext]:
+    """A browser of its own, that sees pages this way."""
+    with looking(browser, look) as made:
         yield made
 
 

@@ -16,10 +16,10 @@ from tests.cluster.product import Api
 from tests.cluster.prompting import model_for_the_gateway
 from tests.conversation import Host, chat
 from tests.dashboard_browser import page
-from tests.looks import context
+from tests.looks import context, look
 from tests.model_server import ModelServer
 
-__all__ = ["browser", "chat", "context", "page"]
+__all__ = ["browser", "chat", "context", "look", "page"]
 
 WITH_PRODUCT = [
     "test_agent_on_cluster.py",

@@ -22,11 +22,6 @@ __all__ = ["context", "other", "session", "strangers"]
 
 
 @pytest.fixture(scope="module")
-def api() -> Api:
-    return Api()
-
-
-@pytest.fixture(scope="module")
 def place(api: Api) -> Place:
     """Its workspaces are directly below `localhost`, so each is a site of its own to a browser."""
 

@@ -51,10 +51,10 @@ def model(image: str) -> Iterator[ModelServer]:
 
 
 @pytest.fixture(scope="module")
-def place() -> Place:
+def place(api: Api) -> Place:
     def running(uuid: str) -> list[str]:
         # The pattern does not find itself.
-        return Api().shell(uuid, f"grep -ls '[{PROGRAM[0]}]{PROGRAM[1:]}' /proc/[0-9]*/cmdline; true", "agent").split()
+        return api.shell(uuid, f"grep -ls '[{PROGRAM[0]}]{PROGRAM[1:]}' /proc/[0-9]*/cmdline; true", "agent").split()
 
     return Place(running, running_pods)
 

@@ -32,10 +32,9 @@ def model() -> Iterator[ModelServer]:
         yield running
 
 
-def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(model: ModelServer, browser: Browser) -> None:
+def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(api: Api, model: ModelServer, browser: Browser) -> None:
     """create → editor → a file from its terminal → sleep → a prompt wakes it, and runs once → backup Job → delete →
     restore; nothing is lost. The user's id is as Auth0 makes them."""
-    api = Api()
     one = Conversation(api, USER)
     page = open_editor(browser, one.link())
     in_terminal(page, "mkdir src && echo hello > src/proof.txt && chmod 750 src/proof.txt && ln -s src/proof.txt link")

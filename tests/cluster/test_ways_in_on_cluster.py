@@ -24,9 +24,8 @@ people in."""
 
 
 @pytest.fixture(scope="module")
-def ways() -> Iterator[Ways]:
+def ways(api: Api) -> Iterator[Ways]:
     """The product is served beside the cluster: by its names below `localhost` a browser finds it here."""
-    api = Api()
     with product() as app, settings_of_processes(*WHO_KNOWS, **settings_with(app)):
         session = api.call("POST", "/session/create", {"user_id": "ada"})
         uuid = session["uuid"]

@@ -9,11 +9,11 @@ import pytest
 from tests.browser import browser
 from tests.conversation import Host, chat
 from tests.dashboard_browser import page
-from tests.looks import context
+from tests.looks import context, look
 from tests.model_server import ModelServer
 from tests.service import Service
 
-__all__ = ["browser", "chat", "context", "page"]
+__all__ = ["browser", "chat", "context", "look", "page"]
 
 
 @pytest.fixture(scope="module")

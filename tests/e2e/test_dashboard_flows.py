@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from tests.axe import violations
-from tests.dashboard_browser import go, signed_in
-from tests.looks import looking
+from tests.dashboard_browser import go
 from tests.model_server import ModelServer
 from tests.service import KEY, Service
 from tests.suites.dashboard import TheDashboard
@@ -57,27 +56,25 @@ def shift(page: Page) -> float:
 
 
 @pytest.mark.parametrize("look", ["light", "narrow"])
-def test_nothing_jumps_while_pages_load_and_change(service: Service, browser: Browser, look: str) -> None:
+def test_nothing_jumps_while_pages_load_and_change(service: Service, page: Page) -> None:
     service.create("shifting")
-    with looking(browser, look) as context:
-        page = signed_in(context, service)
-        page.goto(service.dashboard_url)
-        page.evaluate(SHIFTS)
-        expect(page.locator("tr[data-uuid]").first).to_be_visible()
-        uuid = service.create("shifting")["uuid"]
-        expect(page.locator("#new-count a")).to_be_visible()
-        assert shift(page) < GOOD_SHIFT, page.evaluate("shifts")
+    page.goto(service.dashboard_url)
+    page.evaluate(SHIFTS)
+    expect(page.locator("tr[data-uuid]").first).to_be_visible()
+    uuid = service.create("shifting")["uuid"]
+    expect(page.locator("#new-count a")).to_be_visible()
+    assert shift(page) < GOOD_SHIFT, page.evaluate("shifts")
 
-        go(page, service, uuid)
-        page.evaluate(SHIFTS)
-        expect(page.locator(".session-state")).to_contain_text("active")
-        service.done("POST", f"/session/{uuid}/sleep")
-        expect(page.locator(".timeline")).to_contain_text("No process runs any more")
-        service.done("POST", f"/session/{uuid}/wake")
-        expect(page.locator(".session-state")).to_contain_text("active")
-        service.done("POST", f"/session/{uuid}/backup", headers={"Prefer": "wait=60"})
-        expect(page.locator(".facts")).not_to_contain_text("none")
-        assert shift(page) < GOOD_SHIFT, page.evaluate("shifts")
+    go(page, service, uuid)
+    page.evaluate(SHIFTS)
+    expect(page.locator(".session-state")).to_contain_text("active")
+    service.done("POST", f"/session/{uuid}/sleep")
+    expect(page.locator(".timeline")).to_contain_text("No process runs any more")
+    service.done("POST", f"/session/{uuid}/wake")
+    expect(page.locator(".session-state")).to_contain_text("active")
+    service.done("POST", f"/session/{uuid}/backup", headers={"Prefer": "wait=60"})
+    expect(page.locator(".facts")).not_to_contain_text("none")
+    assert shift(page) < GOOD_SHIFT, page.evaluate("shifts")
 
 
 def test_a_dead_letter_is_tried_again_and_another_is_dropped(service: Service, page: Page) -> None:

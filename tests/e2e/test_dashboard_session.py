@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from tests.axe import violations
 from tests.browser import PATIENCE
-from tests.dashboard_browser import go, signed_in
-from tests.looks import LOOKS, expect_readable, looking, picture
+from tests.dashboard_browser import go
+from tests.looks import LOOKS, expect_readable, picture
 from tests.model_server import Answer, ModelServer, ToolCall, default_rules, when
 from tests.service import Service
 from tests.waiting import wait_for
@@ -181,20 +181,18 @@ def test_a_deletion_shows_the_work_at_risk_and_leads_to_the_backups(page: Page, 
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_every_tab_can_be_read_and_used(browser: Browser, service: Service, look: str) -> None:
+def test_every_tab_can_be_read_and_used(page: Page, service: Service, look: str) -> None:
     """In light, dark and narrow: by axe's rules, without scrolling sideways, and no markup of a tenant."""
     uuid = service.create(labels={"note": HOSTILE})["uuid"]
     service.prompt(uuid, "look around", "look-1")
     service.done("POST", f"/session/{uuid}/backup")
-    with looking(browser, look) as context:
-        page = signed_in(context, service)
-        for tab in TABS:
-            go(page, service, uuid, "" if tab == "overview" else tab)
-            expect(page.locator(f"#tab-{tab}")).to_have_attribute("aria-current", "page")
-            expect_readable(page, tab)
-            assert page.locator("main img").count() == 0
-            if tab == "overview":
-                picture(page, f"dashboard-session-{look}")
-        page.locator("#do-delete").click()
-        expect(page.get_by_role("dialog")).to_be_visible()
-        assert violations(page) == []
+    for tab in TABS:
+        go(page, service, uuid, "" if tab == "overview" else tab)
+        expect(page.locator(f"#tab-{tab}")).to_have_attribute("aria-current", "page")
+        expect_readable(page, tab)
+        assert page.locator("main img").count() == 0
+        if tab == "overview":
+            picture(page, f"dashboard-session-{look}")
+    page.locator("#do-delete").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert violations(page) == []

@@ -8,15 +8,14 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Response, Route, expect
+from playwright.sync_api import Locator, Page, Response, Route, expect
 
 from app.core.backups.store import NAME_PATTERN
 from app.core.sessions.model import Record, Status, new_uuid
 from app.core.sessions.store import SessionStore
 from tests.axe import violations
 from tests.browser import expect_editor
-from tests.dashboard_browser import signed_in
-from tests.looks import LOOKS, expect_readable, looking, picture
+from tests.looks import LOOKS, expect_readable, picture
 from tests.service import Service
 
 MARKUP = '"><img src=x onerror=alert(1)>'
@@ -41,19 +40,17 @@ def page(page: Page) -> Iterator[Page]:
     assert questions == []
 
 
-def test_the_first_visit_leads_to_a_running_workspace_in_two_clicks(service: Service, browser: Browser) -> None:
-    with looking(browser, "light") as context:
-        page = signed_in(context, service)
-        assert violations(page) == []
-        picture(page, "dashboard-first-visit")
-        page.get_by_role("button", name="Create your first workspace").click()
-        expect(page.get_by_text("Your workspace is ready")).to_be_visible()
-        assert violations(page) == []
-        with context.expect_page() as opened:
-            page.get_by_role("button", name="Open your workspace").click()
-        expect_editor(opened.value)
-        assert opened.value.evaluate("window.opener") is None
-        [made] = service.done("GET", "/sessions?user_id=me")["sessions"]
+def test_the_first_visit_leads_to_a_running_workspace_in_two_clicks(service: Service, page: Page) -> None:
+    assert violations(page) == []
+    picture(page, "dashboard-first-visit")
+    page.get_by_role("button", name="Create your first workspace").click()
+    expect(page.get_by_text("Your workspace is ready")).to_be_visible()
+    assert violations(page) == []
+    with page.context.expect_page() as opened:
+        page.get_by_role("button", name="Open your workspace").click()
+    expect_editor(opened.value)
+    assert opened.value.evaluate("window.opener") is None
+    [made] = service.done("GET", "/sessions?user_id=me")["sessions"]
     service.done("DELETE", f"/session/{made['uuid']}?backup=false")
 
 
@@ -119,31 +116,29 @@ def test_a_row_and_the_counts_turn_archived_while_they_are_shown(service: Servic
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_an_archived_session_says_so_and_is_woken_from_its_page(service: Service, browser: Browser, look: str) -> None:
+def test_an_archived_session_says_so_and_is_woken_from_its_page(service: Service, page: Page) -> None:
     uuid = service.create("ada", ttl=2)["uuid"]
     (service.files(uuid) / "kept.txt").write_text("kept")
-    with looking(browser, look) as context:
-        page = signed_in(context, service)
-        page.goto(f"{service.dashboard_url}/sessions/{uuid}")
-        page.locator("#do-sleep").click()
-        facts = page.locator(".facts")
-        expect(facts).to_contain_text("in the archive: the next wake restores them")
-        expect(page.locator(".timeline")).to_contain_text("Archived")
-        page.goto(f"{service.dashboard_url}/?status=archived")
-        expect(row(page, uuid).locator(".state")).to_have_text("sleeping archived")
-        expect(page.locator("#tab-archived")).to_contain_text("1")
-        expect_readable(page)
-        page.goto(f"{service.dashboard_url}/overview")
-        expect(page.get_by_role("link", name="1 archived")).to_be_visible()
-        assert violations(page) == []
-        page.goto(f"{service.dashboard_url}/sessions/{uuid}")
-        expect(page.locator(".session-state")).to_contain_text("in the archive")
-        expect_readable(page)
-        page.locator("#do-wake").click()
-        expect(page.locator(".session-state")).to_contain_text("active")
-        expect(facts).to_contain_text("on its volume")
-        expect(page.locator(".timeline")).to_contain_text(re.compile(r"Restoring [1-9]\d* files?, "))
-        assert (service.files(uuid) / "kept.txt").read_text() == "kept"
+    page.goto(f"{service.dashboard_url}/sessions/{uuid}")
+    page.locator("#do-sleep").click()
+    facts = page.locator(".facts")
+    expect(facts).to_contain_text("in the archive: the next wake restores them")
+    expect(page.locator(".timeline")).to_contain_text("Archived")
+    page.goto(f"{service.dashboard_url}/?status=archived")
+    expect(row(page, uuid).locator(".state")).to_have_text("sleeping archived")
+    expect(page.locator("#tab-archived")).to_contain_text("1")
+    expect_readable(page)
+    page.goto(f"{service.dashboard_url}/overview")
+    expect(page.get_by_role("link", name="1 archived")).to_be_visible()
+    assert violations(page) == []
+    page.goto(f"{service.dashboard_url}/sessions/{uuid}")
+    expect(page.locator(".session-state")).to_contain_text("in the archive")
+    expect_readable(page)
+    page.locator("#do-wake").click()
+    expect(page.locator(".session-state")).to_contain_text("active")
+    expect(facts).to_contain_text("on its volume")
+    expect(page.locator(".timeline")).to_contain_text(re.compile(r"Restoring [1-9]\d* files?, "))
+    assert (service.files(uuid) / "kept.txt").read_text() == "kept"
     service.done("DELETE", f"/session/{uuid}?backup=false")
 
 
@@ -297,28 +292,26 @@ def test_filters_stand_in_the_address_and_the_back_button_works(service: Service
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_everybody_can_read_and_use_it(service: Service, browser: Browser, look: str) -> None:
+def test_everybody_can_read_and_use_it(service: Service, page: Page, look: str) -> None:
     """axe-core finds nothing, nothing is wider than the window, and what tenants wrote is text."""
     uuids = some(service, 24, note=MARKUP)
-    with looking(browser, look) as context:
-        page = signed_in(context, service)
-        page.on("dialog", lambda dialog: pytest.fail(dialog.message))
-        check(page, f"dashboard-sessions-{look}")
-        page.locator("tr[data-uuid] input").nth(1).check()
-        check(page, f"dashboard-chosen-{look}")
-        page.locator("#bulk").get_by_role("button", name="Delete").click()
-        page.locator("#dialog").get_by_label("Delete without a backup").check()
-        check(page, f"dashboard-delete-{look}")
-        page.keyboard.press("Escape")
-        page.keyboard.press("?")
+    page.goto(service.dashboard_url)
+    check(page, f"dashboard-sessions-{look}")
+    page.locator("tr[data-uuid] input").nth(1).check()
+    check(page, f"dashboard-chosen-{look}")
+    page.locator("#bulk").get_by_role("button", name="Delete").click()
+    page.locator("#dialog").get_by_label("Delete without a backup").check()
+    check(page, f"dashboard-delete-{look}")
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    check(page)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="New session").click()
+    expect(page.locator("#user_id")).to_be_focused()
+    check(page, f"dashboard-create-{look}")
+    for path in ("/?status=failed", "/?q=nobody", "/?status=starting"):
+        page.goto(service.dashboard_url + path)
         check(page)
-        page.keyboard.press("Escape")
-        page.get_by_role("button", name="New session").click()
-        expect(page.locator("#user_id")).to_be_focused()
-        check(page, f"dashboard-create-{look}")
-        for path in ("/?status=failed", "/?q=nobody", "/?status=starting"):
-            page.goto(service.dashboard_url + path)
-            check(page)
     forget(service, uuids)
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request, expect
+from playwright.sync_api import BrowserContext, Locator, Page, Request, expect
 
 from tests.axe import violations
 from tests.browser import PATIENCE, expect_editor, expect_file, open_editor, type_untitled
-from tests.looks import LOOKS, looking, picture
+from tests.looks import LOOKS, picture
 from tests.service import Service
 
 NOTICE = "dialog.workspace-notice"
@@ -36,23 +36,24 @@ def said(page: Page, words: str, since: float) -> Locator:
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_one_that_falls_asleep_offers_to_wake_it(service: Service, browser: Browser, session: Any, look: str) -> None:
+def test_one_that_falls_asleep_offers_to_wake_it(
+    service: Service, context: BrowserContext, session: Any, look: str
+) -> None:
     """By itself it wakes nothing. Woken, it opens with its file."""
     uuid = session["uuid"]
     (service.files(uuid) / "kept.txt").write_text("kept")
-    with looking(browser, look) as context:
-        page = open_editor(context, service.link(uuid))
-        expect_file(page, "kept.txt")
-        began = time.monotonic()
-        service.done("POST", f"/session/{uuid}/scale-down")
-        notice = said(page, "This workspace is asleep", began)
-        assert violations(page, NOTICE) == []
-        picture(page, f"editor-asleep-{look}")
-        service.wait_status(uuid, "sleeping", replicas=0)
-        notice.get_by_role("button", name="Wake it").click()
-        expect_editor(page)
-        expect_file(page, "kept.txt")
-        expect(page.locator(NOTICE)).to_have_count(0)
+    page = open_editor(context, service.link(uuid))
+    expect_file(page, "kept.txt")
+    began = time.monotonic()
+    service.done("POST", f"/session/{uuid}/scale-down")
+    notice = said(page, "This workspace is asleep", began)
+    assert violations(page, NOTICE) == []
+    picture(page, f"editor-asleep-{look}")
+    service.wait_status(uuid, "sleeping", replicas=0)
+    notice.get_by_role("button", name="Wake it").click()
+    expect_editor(page)
+    expect_file(page, "kept.txt")
+    expect(page.locator(NOTICE)).to_have_count(0)
 
 
 def test_what_was_typed_can_still_be_read(service: Service, context: BrowserContext, session: Any) -> None:

@@ -90,25 +90,24 @@ def steps(page: Page) -> list[str]:
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_who_may_not_enter_reads_why_and_finds_the_way_back(
-    service: Service, browser: Browser, session: Any, look: str
+    service: Service, browser: Browser, context: BrowserContext, session: Any, look: str
 ) -> None:
     """Without a link, with one that was used, and after the workspace was deleted."""
-    with looking(browser, look) as context:
-        page = context.new_page()
-        assert navigated(page, session["workspace_url"]) == 401
-        expect(page.get_by_role("heading", name="This workspace is not open to you")).to_be_visible()
-        check(page, look, "page-no-access")
-        link = service.link(session["uuid"])
-        mine = open_editor(context, link)
-        with looking(browser, look) as other:
-            stranger = other.new_page()
-            assert navigated(stranger, link) == 403
-            expect(stranger.get_by_role("heading", name="This link has been used")).to_be_visible()
-            check(stranger, look, "page-used-link")
-        service.done("DELETE", f"/session/{session['uuid']}?backup=false")
-        assert navigated(mine, session["workspace_url"]) == 404
-        expect(mine.get_by_role("heading", name="This workspace does not exist")).to_be_visible()
-        check(mine, look, "page-gone")
+    page = context.new_page()
+    assert navigated(page, session["workspace_url"]) == 401
+    expect(page.get_by_role("heading", name="This workspace is not open to you")).to_be_visible()
+    check(page, look, "page-no-access")
+    link = service.link(session["uuid"])
+    mine = open_editor(context, link)
+    with looking(browser, look) as other:
+        stranger = other.new_page()
+        assert navigated(stranger, link) == 403
+        expect(stranger.get_by_role("heading", name="This link has been used")).to_be_visible()
+        check(stranger, look, "page-used-link")
+    service.done("DELETE", f"/session/{session['uuid']}?backup=false")
+    assert navigated(mine, session["workspace_url"]) == 404
+    expect(mine.get_by_role("heading", name="This workspace does not exist")).to_be_visible()
+    check(mine, look, "page-gone")
 
 
 def test_a_start_shows_its_steps_and_which_of_them_failed(
@@ -166,22 +165,23 @@ def test_one_that_stopped_says_so_without_steps(service: Service, browser: Brows
                 assert place not in page.content()
 
 
-def test_a_person_with_the_keyboard_alone_starts_it_again(service: Service, browser: Browser, session: Any) -> None:
+def test_a_person_with_the_keyboard_alone_starts_it_again(
+    service: Service, context: BrowserContext, session: Any
+) -> None:
     """What has the focus shows it."""
     uuid = session["uuid"]
-    with looking(browser, "light") as context:
-        page = entered(service, context, uuid)
-        for process in service.processes(WORKSPACE_UUID=uuid):
-            os.kill(process.pid, signal.SIGKILL)
-        service.wait_status(uuid, "failed")
-        page.goto(session["workspace_url"])
-        button = page.get_by_role("button", name="Try again")
+    page = entered(service, context, uuid)
+    for process in service.processes(WORKSPACE_UUID=uuid):
+        os.kill(process.pid, signal.SIGKILL)
+    service.wait_status(uuid, "failed")
+    page.goto(session["workspace_url"])
+    button = page.get_by_role("button", name="Try again")
 
-        def focused() -> bool:
-            page.keyboard.press("Tab")
-            return bool(button.evaluate("each => each === document.activeElement"))
+    def focused() -> bool:
+        page.keyboard.press("Tab")
+        return bool(button.evaluate("each => each === document.activeElement"))
 
-        wait_for(focused, "the button to have the focus")
-        assert button.evaluate("each => getComputedStyle(each).outlineStyle") == "solid"
-        page.keyboard.press("Enter")
-        expect_editor(page)
+    wait_for(focused, "the button to have the focus")
+    assert button.evaluate("each => getComputedStyle(each).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    expect_editor(page)

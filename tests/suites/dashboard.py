@@ -13,13 +13,13 @@ from uuid import uuid4
 
 import pytest
 import requests
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from scripts.lib.processes import MANAGER
 from tests.browser import expect_editor
 from tests.conversation import Host
-from tests.dashboard_browser import signed_in, without_complaints
-from tests.looks import LOOKS, expect_readable, looking
+from tests.dashboard_browser import signed_in
+from tests.looks import LOOKS, expect_readable
 from tests.model_server import ModelServer
 from tests.product import product
 from tests.waiting import wait_for
@@ -60,63 +60,58 @@ class TheDashboard:
     """The suite."""
 
     @pytest.mark.parametrize("look", LOOKS)
-    def test_a_workspace_from_its_creation_to_its_deletion(
-        self, host: Host, browser: Browser, model: ModelServer, look: str
-    ) -> None:
+    def test_a_workspace_from_its_creation_to_its_deletion(self, page: Page, model: ModelServer, look: str) -> None:
         """Create, open, ask the agent, back up, save, sleep, wake by a prompt, delete; readable in each look, and no
         script of a page makes a mistake."""
         user = f"{look}-{uuid4().hex[:8]}"
-        with looking(browser, look) as context:
-            page = signed_in(context, host)
-            state = page.locator(".session-state")
-            with without_complaints(page):
-                check(page, "list")
-                page.get_by_role("button", name="New session").click()
-                page.locator("#user_id").fill(user)
-                check(page, "create")
-                page.locator("#dialog").get_by_role("button", name="Create").click()
-                expect(page.locator("#dialog")).not_to_be_visible()
-                row = page.locator("tr[data-uuid]").filter(has_text=user)
-                expect(row.locator(".status")).to_have_text("active")
-                # What tells of a new session lies over the first row until that is shown.
-                expect(page.locator("#new-count a")).to_have_count(0)
-                check(page, "list with the session")
-                uuid = row.get_attribute("data-uuid")
-                row.locator("a.session").click()
-                expect(state).to_contain_text("active")
-                check(page, "session")
-                with context.expect_page() as opened:
-                    page.locator("#do-open").click()
-                expect_editor(opened.value)
-                opened.value.close()
+        state = page.locator(".session-state")
+        check(page, "list")
+        page.get_by_role("button", name="New session").click()
+        page.locator("#user_id").fill(user)
+        check(page, "create")
+        page.locator("#dialog").get_by_role("button", name="Create").click()
+        expect(page.locator("#dialog")).not_to_be_visible()
+        row = page.locator("tr[data-uuid]").filter(has_text=user)
+        expect(row.locator(".status")).to_have_text("active")
+        # What tells of a new session lies over the first row until that is shown.
+        expect(page.locator("#new-count a")).to_have_count(0)
+        check(page, "list with the session")
+        uuid = row.get_attribute("data-uuid")
+        row.locator("a.session").click()
+        expect(state).to_contain_text("active")
+        check(page, "session")
+        with page.context.expect_page() as opened:
+            page.locator("#do-open").click()
+        expect_editor(opened.value)
+        opened.value.close()
 
-                page.locator("#tab-chat").click()
-                ask(page, "run: echo hello | tee kept.txt", "hello")
-                check(page, "chat")
-                page.locator("#do-backup").click()
-                expect(page.locator(".backup-state")).to_contain_text("Backed up and verified")
-                expect(page.locator("#backup-list tbody tr")).to_have_count(1)
-                check(page, "backups")
-                page.locator("#tab-restore-points").click()
-                page.get_by_role("button", name="Make one now").click()
-                expect(page.locator("#restore-point-list tbody tr").first).to_be_visible()
-                check(page, "restore points")
+        page.locator("#tab-chat").click()
+        ask(page, "run: echo hello | tee kept.txt", "hello")
+        check(page, "chat")
+        page.locator("#do-backup").click()
+        expect(page.locator(".backup-state")).to_contain_text("Backed up and verified")
+        expect(page.locator("#backup-list tbody tr")).to_have_count(1)
+        check(page, "backups")
+        page.locator("#tab-restore-points").click()
+        page.get_by_role("button", name="Make one now").click()
+        expect(page.locator("#restore-point-list tbody tr").first).to_be_visible()
+        check(page, "restore points")
 
-                page.locator("#do-sleep").click()
-                expect(state).to_contain_text("Nothing runs")
-                page.locator("#tab-chat").click()
-                ask(page, "run: cat kept.txt", "hello")
-                expect(state).to_contain_text("active")
+        page.locator("#do-sleep").click()
+        expect(state).to_contain_text("Nothing runs")
+        page.locator("#tab-chat").click()
+        ask(page, "run: cat kept.txt", "hello")
+        expect(state).to_contain_text("active")
 
-                page.locator("#do-delete").click()
-                dialog = page.get_by_role("dialog")
-                dialog.get_by_label("Delete without a backup").check()
-                dialog.locator("#confirm").fill(str(uuid))
-                check(page, "delete")
-                dialog.get_by_role("button", name=f"Delete {uuid}").click()
-                expect(state).to_contain_text("It was deleted")
-                page.get_by_role("navigation", name="Main").get_by_role("link", name="Settings").click()
-                expect(page.get_by_role("heading", name="Settings")).to_be_visible()
+        page.locator("#do-delete").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Delete without a backup").check()
+        dialog.locator("#confirm").fill(str(uuid))
+        check(page, "delete")
+        dialog.get_by_role("button", name=f"Delete {uuid}").click()
+        expect(state).to_contain_text("It was deleted")
+        page.get_by_role("navigation", name="Main").get_by_role("link", name="Settings").click()
+        expect(page.get_by_role("heading", name="Settings")).to_be_visible()
 
     def test_operators_see_every_process_and_a_diagnosis(self, host: Host, page: Page) -> None:
         page.goto(f"{host.dashboard_url}/operations")
