@@ -41,9 +41,9 @@ def run(layout: Layout, programs: Programs, archives: Mapping[str, Path]) -> str
     # What is stored goes with the cluster: nothing can be read of it without the cluster's archive key.
     own = objects.replace(NODE_FOLDERS, str(layout.stores / "fresh-"))
     addons.kubectl(layout, programs, "apply", "--server-side", "-f", "-", text=own, timeout=ROLLOUT_LIMIT)
-    if model := model_secret(os.environ):
-        # Before the processes can start, which wait for their keys: none needs a restart to know of it.
-        addons.apply(layout, programs, [model])
+    if told := model_secret(os.environ):
+        # Before the processes of a new product can start, which wait for their keys.
+        addons.apply(layout, programs, [told])
     step([str(ROOT / "manifests" / "make-secrets")], ROLLOUT_LIMIT, KUBECTL=" ".join([*cluster, "kubectl"]))
     ports = host_ports.recall(layout)
     if ports is None:
@@ -51,15 +51,16 @@ def run(layout: Layout, programs: Programs, archives: Mapping[str, Path]) -> str
     suffix = f":{ports.url_port}" if ports.url_port else ""
     url, dashboard = f"http://{API_HOST}{suffix}", f"http://{DASHBOARD_HOST}{suffix}"
     port = f"WORKSPACE_PORT={ports.url_port}" if ports.url_port else "WORKSPACE_PORT-"
-    # The tag does not change with the image, so this restarts the processes after a new build.
-    values = [f"IMAGE_DIGEST={digest(archives)}", port, f"DASHBOARD_URL={dashboard}"]
+    # The image's tag and the name of the model's Secret do not change with what they hold. The first two values do, and
+    # restart the processes: after a new build, and when a product that runs already is told of another model.
+    model = field_of_secret(layout, programs, "llm", "metadata.resourceVersion")
+    values = [f"IMAGE_DIGEST={digest(archives)}", f"MODEL_VERSION={model}", port, f"DASHBOARD_URL={dashboard}"]
     addons.kubectl(layout, programs, "-n", NAMESPACE, "set", "env", "deployment", "--all", *values)
     for kind in ("statefulset/redis", "deployment"):
         status = ["-n", NAMESPACE, "rollout", "status", kind, f"--timeout={ROLLOUT_LIMIT:.0f}s"]
         addons.kubectl(layout, programs, *status, timeout=ROLLOUT_LIMIT + 10)
     wait_healthy(cluster, url)
-    read = ["-n", NAMESPACE, "get", "secret", "manager", "-o", "jsonpath={.data.api-key}"]
-    key = base64.b64decode(addons.kubectl(layout, programs, *read)).decode()
+    key = base64.b64decode(field_of_secret(layout, programs, "manager", "data.api-key")).decode()
     return f"API_URL={url}\nDASHBOARD_URL={dashboard}\nAPI_KEY={key}\n"
 
 
@@ -79,6 +80,12 @@ def model_secret(environ: Mapping[str, str]) -> dict[str, Any] | None:
         values["model"] = environ["LLM_MODEL"]
     metadata = {"namespace": NAMESPACE, "name": "llm"}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values}
+
+
+def field_of_secret(layout: Layout, programs: Programs, name: str, field: str) -> str:
+    """What kubectl prints of it, "" without the Secret. Raises `ClusterError`."""
+    read = ["-n", NAMESPACE, "get", "secret", name, "--ignore-not-found", "-o", f"jsonpath={{.{field}}}"]
+    return addons.kubectl(layout, programs, *read)
 
 
 def digest(archives: Mapping[str, Path]) -> str:
