@@ -53,14 +53,14 @@ def run(layout: Layout, programs: Programs, archives: Mapping[str, Path]) -> str
     port = f"WORKSPACE_PORT={ports.url_port}" if ports.url_port else "WORKSPACE_PORT-"
     # The image's tag and the name of the model's Secret do not change with what they hold. The first two values do, and
     # restart the processes: after a new build, and when a product that runs already is told of another model.
-    model = field_of_secret(layout, programs, "llm", "metadata.resourceVersion")
+    model = secret(layout, programs, "llm", "metadata.resourceVersion", "--ignore-not-found")
     values = [f"IMAGE_DIGEST={digest(archives)}", f"MODEL_VERSION={model}", port, f"DASHBOARD_URL={dashboard}"]
     addons.kubectl(layout, programs, "-n", NAMESPACE, "set", "env", "deployment", "--all", *values)
     for kind in ("statefulset/redis", "deployment"):
         status = ["-n", NAMESPACE, "rollout", "status", kind, f"--timeout={ROLLOUT_LIMIT:.0f}s"]
         addons.kubectl(layout, programs, *status, timeout=ROLLOUT_LIMIT + 10)
     wait_healthy(cluster, url)
-    key = base64.b64decode(field_of_secret(layout, programs, "manager", "data.api-key")).decode()
+    key = base64.b64decode(secret(layout, programs, "manager", "data.api-key")).decode()
     return f"API_URL={url}\nDASHBOARD_URL={dashboard}\nAPI_KEY={key}\n"
 
 
@@ -82,10 +82,10 @@ def model_secret(environ: Mapping[str, str]) -> dict[str, Any] | None:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values}
 
 
-def field_of_secret(layout: Layout, programs: Programs, name: str, field: str) -> str:
-    """What kubectl prints of it, "" without the Secret. Raises `ClusterError`."""
-    read = ["-n", NAMESPACE, "get", "secret", name, "--ignore-not-found", "-o", f"jsonpath={{.{field}}}"]
-    return addons.kubectl(layout, programs, *read)
+def secret(layout: Layout, programs: Programs, name: str, field: str, *options: str) -> str:
+    """A field of a Secret of the product, as it is stored. Raises `ClusterError`."""
+    read = ["-n", NAMESPACE, "get", "secret", name, "-o", f"jsonpath={{.{field}}}"]
+    return addons.kubectl(layout, programs, *read, *options)
 
 
 def digest(archives: Mapping[str, Path]) -> str:

@@ -22,7 +22,18 @@ from typing import Any
 
 import pytest
 
-from scripts.cluster import certificates, components, host, images, layout, processes, programs, provisioner, stopping
+from scripts.cluster import (
+    certificates,
+    components,
+    demo,
+    host,
+    images,
+    layout,
+    processes,
+    programs,
+    provisioner,
+    stopping,
+)
 from scripts.cluster.errors import ClusterError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -516,3 +527,28 @@ def test_the_whole_of_it(cluster: Cluster) -> None:
         cluster.page()
     cluster.run("down")
     cluster.run("status", code=3)
+
+
+@pytest.mark.root
+def test_a_product_that_runs_already_learns_of_a_model_and_is_not_restarted_without_cause(cluster: Cluster) -> None:
+    """Its processes read of it when they start, and a second `demo` finds them running."""
+
+    def web() -> dict[str, str]:
+        """The model that each of its pods was told of, by the pod's name; those about to go are left out."""
+        in_system = ("-n", demo.NAMESPACE)
+        listed = cluster.kubectl(*in_system, "get", "pods", "-l", "app.kubernetes.io/name=web", "-o", "json")
+        pods = [item["metadata"] for item in json.loads(listed)["items"]]
+        names = [pod["name"] for pod in pods if "deletionTimestamp" not in pod]
+        ask = ("--", "sh", "-c", "echo $LLM_BASE_URL")
+        return {name: cluster.kubectl(*in_system, "exec", name, *ask).strip() for name in names}
+
+    def web_after_demo(model: str) -> dict[str, str]:
+        cluster.environment |= {"LLM_BASE_URL": model}
+        cluster.run("demo", "--port", str(cluster.port))
+        return web()
+
+    assert set(web_after_demo("").values()) == {""}
+    model = f"http://{layout.NODE_IP}:9000/v1"
+    told = web_after_demo(model)
+    assert set(told.values()) == {model}
+    assert web_after_demo(model) == told
