@@ -43,10 +43,22 @@ def as_yaml(value: Mapping[str, Any]) -> str:
     return MADE + yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=WIDTH)
 
 
+def as_json(dashboard: Mapping[str, Any]) -> str:
+    """A line for each field and for each panel: a change of the file tells which panel it is of."""
+    fields = (f"{json.dumps(name)}: {_several_lines(value)}" for name, value in dashboard.items())
+    return "{\n" + ",\n".join(fields) + "\n}\n"
+
+
+def _several_lines(value: Any) -> str:
+    if not isinstance(value, list):
+        return json.dumps(value)
+    return "[\n" + ",\n".join(map(json.dumps, value)) + "\n]"
+
+
 def files() -> dict[Path, str]:
     """The text of each file."""
     made = {
-        FOLDER / "common" / "dashboards" / f"{path.stem}.json": json.dumps(dashboard_json(load(path)), indent=2) + "\n"
+        FOLDER / "common" / "dashboards" / f"{path.stem}.json": as_json(dashboard_json(load(path)))
         for path in DASHBOARDS.glob("*.yaml")
     }
     return made | {
