@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.monitoring.write import FOLDER
+from scripts.monitoring.files import FOLDER
 
 FILES = sorted((FOLDER / "common" / "dashboards").glob("*.json"))
 

@@ -46,6 +46,7 @@ class SignalKind:
     name: str
     seen: str
     label: str
+    seen_by: str
     in_use: str = ""
     counts: Counts = Counts.IN_WINDOW
     by_person: bool = False
@@ -63,12 +64,14 @@ _ROWS = (
         name="prompt",
         seen="it got a prompt or a wake",
         label="A prompt, or a wake",
+        seen_by="the API: a prompt, or a wake",
         by_person=True,
     ),
     SignalKind(
         name="turn",
         seen="its agent was at work",
         label="The agent at work",
+        seen_by="the agent, while it works",
         in_use="its agent was at work",
         counts=Counts.WITH_PROMPTS,
     ),
@@ -76,12 +79,14 @@ _ROWS = (
         name="browser",
         seen="a browser sent a request",
         label="A browser's request",
+        seen_by="forward-auth: a request for the workspace's host",
         in_use="somebody had it open",
     ),
     SignalKind(
         name="editor",
         seen="the editor was used",
         label="An action in the editor",
+        seen_by="the extension in the editor: typing, scrolling, selecting, saving",
         in_use="somebody used the editor",
         by_person=True,
         by_agent=True,
@@ -90,6 +95,7 @@ _ROWS = (
         name="terminal",
         seen="a terminal got input",
         label="Input to a terminal",
+        seen_by="`app/editor/activity.js`: typing into a terminal",
         in_use="somebody typed in a terminal",
         by_person=True,
         by_agent=True,
@@ -98,6 +104,7 @@ _ROWS = (
         name="jobs",
         seen="a terminal's processes used CPU",
         label="A program in a terminal",
+        seen_by="`app/editor/activity.js`: processes of terminals that use CPU",
         in_use="programs ran in a terminal",
         by_agent=True,
     ),
@@ -105,6 +112,8 @@ _ROWS = (
         name=QUIET_JOB,
         seen="a quiet job was at work in a terminal",
         label="A quiet job in a terminal",
+        seen_by="`app/editor/activity.js`: a job in the foreground of a terminal that uses no CPU and waits for no "
+        "person, or a command of `keep`; its end is `QUIET_JOB_MAX` after its last work, or the minutes it asks for",
         in_use="a quiet job was at work in a terminal",
         counts=Counts.WITHIN_END,
         by_agent=True,
@@ -113,6 +122,7 @@ _ROWS = (
         name="keepalive",
         seen="asked to be kept awake",
         label="Kept awake on request",
+        seen_by="the API: a request to be kept awake",
         counts=Counts.TO_END,
         kept_archived=True,
     ),
@@ -120,6 +130,7 @@ _ROWS = (
         name="window",
         seen="kept awake in these hours",
         label="Hours in which it stays awake",
+        seen_by="the clock: `AWAKE_HOURS`, and hours of the session's own",
         counts=Counts.IN_HOURS,
         kept_archived=True,
     ),

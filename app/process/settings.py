@@ -181,7 +181,7 @@ class Settings:
     activity_windows: str = setting(
         "{}",
         "JSON",
-        'how long an activity signal of docs/architecture.md counts (s), as {"browser": 300}; 0: ignored; without an '
+        'how long an activity signal of docs/lifecycle.md counts (s), as {"browser": 300}; 0: ignored; without an '
         "entry, the idle timeout",
     )
     max_awake: float = setting(
@@ -470,9 +470,9 @@ class Settings:
     metrics_port: int = setting(
         0,
         "TCP port",
-        "where each process but web answers Prometheus, without a key: on loopback in local mode, in a cluster for "
-        "whom its network policies let in; 0: nowhere, and the gateway shows its own to all it serves. `scripts/run` "
-        "gives each process its own with MONITORING=1",
+        "each process but web answers Prometheus on this port, without a key: on loopback in local mode, in a cluster "
+        "to those whom the network policies admit; 0: on no port, and the gateway answers on its own, to every "
+        "workspace. `scripts/run` gives each process its own port with MONITORING=1",
     )
     prometheus_multiproc_dir: str = setting(
         "",

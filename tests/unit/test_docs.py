@@ -8,14 +8,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 from app.agent.program_worker import program_environment
 from app.agent.settings import AgentSettings
 from app.main import create_app
 from app.process.settings import Settings
-from scripts.lib import cost_page, redis_rights, settings_table
-from scripts.lib.marked import MarkersMissing
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -90,41 +86,6 @@ def known_variables() -> set[str]:
     modules = [ROOT / "app/process/tracing.py", ROOT / "app/process/tracing_export.py"]
     more |= {name for path in modules for name in re.findall(r"\bOTEL_[A-Z_]+[A-Z]\b", path.read_text())}
     return set(Settings.variables()) | OF_PROGRAMS | more | NOT_OURS | LOCAL | CONSTANTS | OF_VERSION_3
-
-
-def test_the_table_of_settings_is_that_of_the_code():
-    """A setting added, removed or changed in app/process/settings.py must reach docs/settings.md."""
-    text = settings_table.PAGE.read_text()
-
-    assert settings_table.replaced(text) == text, f"the table is out of step; mend it with: {settings_table.COMMAND}"
-
-
-def test_the_table_has_every_setting():
-    """One row of four cells for each; `local | kubernetes` stays one cell."""
-    rows = settings_table.table().splitlines()
-
-    assert len(rows) == len(Settings.variables()) + 2
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
-
-
-@pytest.mark.parametrize("page", [settings_table, cost_page, redis_rights])
-def test_a_page_without_a_place_for_the_table_is_refused(page):
-    """Rather than writing the table somewhere, or twice."""
-    begin, end = page.BEGIN, page.END
-    for text in ("", "no marker at all", begin, f"{end}\n{begin}", f"{begin}\n{end}\n{end}"):
-        with pytest.raises(MarkersMissing):
-            page.replaced(text)
-
-
-def test_what_stands_around_the_table_is_kept():
-    """Only what is between the markers is replaced."""
-    text = f"before\n{settings_table.BEGIN}\nold\n{settings_table.END}\nafter\n"
-
-    replaced = settings_table.replaced(text)
-
-    assert replaced.startswith(f"before\n{settings_table.BEGIN}\n| Variable |")
-    assert replaced.endswith(f" |\n{settings_table.END}\nafter\n")
-    assert "old" not in replaced.split(settings_table.END)[0].split("| Variable |")[0]
 
 
 def test_every_call_of_the_app_is_in_the_api_table():

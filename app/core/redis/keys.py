@@ -1,194 +1,253 @@
-"""The names of everything the service keeps in Redis, in one place.
+"""The names of everything the service keeps in Redis, in one place, each with its type and its contents.
 
 A user id may hold colons. After it a name has nothing, or fixed words, a month or a day; and no key is named as one of
 those without what follows. So no two users share a key.
+
+`python -m scripts.generate` writes the table of docs/state.md from this module. Times are seconds since the epoch.
 """
 
 from __future__ import annotations
 
+# Sessions
+
 SESSION = "session:{uuid}"
-EVENTS = "session:{uuid}:events"
-INBOX = "queue:{uuid}"
-LEASE = "lease:{uuid}"
-BACKUP_LEASE = "lease:{uuid}:backup"
-DELIVERY_LEASE = "lease:{uuid}:deliver"
-
-# The feed: events of all sessions (app/core/redis/feed.py). Scripts name it themselves (app/core/redis/lua/record.lua).
-FEED = "events"
-
-# A session's use, as noted by processes that may not write its record (app/core/redis/use_fields.py).
+"""hash: the record; that of a terminated session is kept for a day"""
 USE = "session:{uuid}:use"
-
-# What a session's workspace used, by minute of the hour (app/core/sessions/resources.py).
+"""hash: the session's use since the last change of its record, written by processes that may not write records; a
+sleeping session has none"""
 RESOURCES = "session:{uuid}:resources"
-
-# Prompts and the agent that works on them. PROMPTS lists all unfinished ones, INBOX and HELD those not yet delivered:
-# INBOX keeps the session awake, HELD waits for its next wake. INBOX_PENDING holds uuids scored by when a delivery is
-# due. ANSWERED holds the finished prompts that are kept, with their bytes, scored by when they expire; PROMPT_BYTES the
-# bytes of each session, by uuid. UNDONE lists the prompts that were rolled back, oldest first; it outlives them.
-PROMPT = "message:{uuid}:{id}"
-HELD = "queue:{uuid}:held"
-PROMPTS = "session:{uuid}:prompts"
-ANSWERED = "session:{uuid}:answered"
-UNDONE = "session:{uuid}:undone"
-PROMPT_BYTES = "user:{user_id}:prompt_bytes"
-AGENT = "agent:{uuid}"
-INBOX_PENDING = "inbox:pending"
-
-# Token usage: `prompt` and `completion` of a session; one number for each user and day (UTC).
-TOKENS = "session:{uuid}:tokens"
-USER_TOKENS = "tokens:{user_id}:{day}"
-SPENT = "spent:{request}"
-
-# A login link, by the SHA-256 of its secret: the session and its access epoch.
-LINK = "link:{digest}"
-
-# Sorted sets of uuids. ALL, a status set and a user's sets are scored by when the session was created, or terminated;
-# the rest by when something is due.
-ALL = "sessions:all"
-BY_STATUS = "sessions:status:{status}"
-BY_USER = "user:{user_id}:sessions"
-USER_TOMBSTONES = "user:{user_id}:terminated"
-IDLE = "sessions:idle"
-EXPIRY = "sessions:expiry"
-# ARCHIVED: those in the archive, scored by since when; scripts name this set themselves. ARCHIVING: those that the
-# sweep is archiving, likewise.
-ARCHIVED = "sessions:archived"
-ARCHIVING = "sessions:archiving"
-INTENTS = "sessions:intents"
-BACKUP_REQUESTS = "backups:requested"
-LOCKOUTS = "sessions:lockouts"
-
-# Terminated sessions of which nothing is to be left, scored by when that is overdue; scripts name this set themselves
-# (app/core/erasures.py). The lease for rewriting the audit, and the copy.
-ERASURES = "sessions:erasures"
-AUDIT_LEASE = "lease:audit"
-AUDIT_COPY = "{stream}:copy"
-
-# Tries to end a session's connections since its last revocation.
-LOCKOUT_TRIES = "session:{uuid}:lockout"
-DISCONNECTED_AT = "session:{uuid}:disconnected"
-
-# Backups: sorted sets of names scored by `created_at`, and the hash of one.
-BACKUPS = "backups"
-BACKUP = "backup:{name}"
-SESSION_BACKUPS = "session:{uuid}:backups"
-USER_BACKUPS = "user:{user_id}:backups"
-
-# IN_USE: by uuid, the backup a session is being restored from. RETIRED holds the names of backups whose files are being
-# deleted.
-IN_USE = "backups:in_use"
-RETIRED = "backups:retired"
-
-# Restore points. POINTS: a session's, in a hash by id. POINT_REQUESTS: uuids scored by the next attempt; POINTS_WAITING
-# by since when a point is due and not made; POINTS_DUE by when to look whether one is. POINT_SLOT: a lease for each
-# point that is made at a time. POINTS_ENDING: uuids of deleted sessions whose points are still stored, by since when.
-POINTS = "session:{uuid}:points"
-POINT_REQUESTS = "points:requested"
-POINTS_WAITING = "points:waiting"
-POINTS_DUE = "points:due"
-POINT_SLOT = "lease:points:{number}"
-POINTS_ENDING = "points:ending"
-
-# Drills. DRILLS: uuids of sessions with restore points, scored by when one was last proven, of a new session by when it
-# got its first; DRILL_REQUESTS: of those to be drilled, by the next attempt.
-DRILLS = "drills:proven"
-DRILL_REQUESTS = "drills:requested"
-
-# When the last whole look at the backup store began, and the lease of the worker that looks.
-STORE_LOOKED = "backups:looked"
-STORE_LOOK_LEASE = "backups:looking"
-
-# The last recovery of sessions from the store, asked for by an operator (app/core/restore_points/recovery.py).
-RECOVERY = "recovery"
-
-# An RPC of the web process to a worker: the call exists while its caller waits; the answer is a list of one.
-RPC_CALL = "rpc:{call}"
-RPC_ANSWER = "rpc:{call}:answer"
-
-# The generation of a workspace's removal from a cluster, where no object is left to hold it.
+"""hash of 60 fields: what the workspace used, a sample a minute; expires an hour after the last"""
+EVENTS = "session:{uuid}:events"
+"""stream: the session's last 1,000 events, in 1 MiB at most; 100 are left when it falls asleep, and expire 10 min
+later"""
+FEED = "events"
+"""stream: about the last 10,000 states, backups, restore points and ends of prompts of all sessions, in about 4 MiB;
+scripts name it themselves"""
+LEASE = "lease:{uuid}"
+"""string with expiry: the worker that carries out the session's intent"""
+BACKUP_LEASE = "lease:{uuid}:backup"
+"""string with expiry: the worker that makes a backup or a restore point of the session"""
+DELIVERY_LEASE = "lease:{uuid}:deliver"
+"""string with expiry: the process that delivers the session's prompts"""
 REMOVED = "removed:{uuid}"
+"""string, a day: the generation of a workspace's removal from a cluster, where no object is left to hold it"""
 
-# What names the disk or namespace of all workspaces (workers/lifecycle/place.py).
-PLACE = "workspaces:place"
+ALL = "sessions:all"
+"""sorted set by creation: all sessions"""
+BY_STATUS = "sessions:status:{status}"
+"""sorted set by creation, of `terminated` by end: the sessions in this state"""
+BY_USER = "user:{user_id}:sessions"
+"""sorted set by creation: a user's sessions, for lists and the quota"""
+USER_TOMBSTONES = "user:{user_id}:terminated"
+"""sorted set by end: a user's terminated sessions that are still kept"""
+IDLE = "sessions:idle"
+"""sorted set by deadline: when a session could be idle"""
+EXPIRY = "sessions:expiry"
+"""sorted set by deadline: when a session is to be archived, or to end"""
+ARCHIVED = "sessions:archived"
+"""sorted set by creation: sessions in the archive; scripts name it themselves"""
+ARCHIVING = "sessions:archiving"
+"""sorted set by moment: sessions that the sweep is archiving, by since when"""
+INTENTS = "sessions:intents"
+"""sorted set by deadline: when an intent that was not carried out is overdue"""
+ERASURES = "sessions:erasures"
+"""sorted set by deadline: when the erasure of a terminated session is overdue; scripts name it themselves"""
 
-# The last tick of the sweep, and the gaps that do not count (app/core/sessions/counted_time.py).
-CLOCK = "clock"
+# Access
 
-# Meaningless bytes, freed when Redis is nearly full (app/core/redis/memory.py).
-BALLAST = "ballast"
-
-# The service itself.
-SENTINEL = "sentinel"
-WORKERS_SEEN = "workers:seen"
-PROCESSES = "processes:{kind}"
-OBSERVER_SEEN = "observer:seen"
-OBSERVER_SINCE = "observer:since"
-OBSERVER_LEADER = "observer:leader"
-MODEL_SEEN = "model:seen"
-NETWORK_POLICIES = "network:policies"
-DEAD_LETTERS = "dead_letters"
-COUNTERS = "counters"
-STARTS = "starts"
-RECENT_STARTS = "starts:recent:{kind}"
-
-# How long sleeps, backups and deletions took, and how many actions failed; how long prompts took, and how many failed.
-ACTIONS = "actions"
-PROMPT_TIMES = "prompts:times"
-
-# Failures of sessions and backups, by reason.
-FAILURES = "failures"
-
-# Samples of the service for charts (app/core/sessions/samples.py), and what was noted with the last.
-MINUTES = "samples:minutes"
-HOURS = "samples:hours"
-SAMPLED = "samples:last"
-
-# By queue, when its oldest task was enqueued, "" for none; and when the sweep looked.
-QUEUES_SEEN = "queues:seen"
-
-# The audit (app/core/access/audit.py): two streams; the counts of the second's entries, by id; and, for a minute, the
-# id of the entry that a repeated act is counted with.
-AUDIT = "audit"
-AUDIT_REPEATED = "audit:repeated"
-AUDIT_COUNTS = "audit:repeated:counts"
-AUDIT_WINDOW = "audit:window:{digest}"
-
-# Kept responses by Idempotency-Key; and their names, scored by time: of one caller on one session or on none (the
-# owner), and of all that name a session.
-IDEMPOTENCY = "idempotency:{digest}"
-KEPT_ANSWERS = "answers:{owner}"
-NAMING_ANSWERS = "answers:naming:{uuid}"
-
-# The session a call has created, so that its repetition after a lost answer creates no second one.
-CREATED = "created:{token}"
-
-# The cost ledger (app/core/redis/lua/ledger.lua). A session's use by day and kind, in a hash for each month (UTC); what
-# it is, beside that, which outlives its record; and the sessions of a month, scored by when they were created.
-LEDGER = "ledger:{uuid}:{month}"
-LEDGER_SESSION = "ledger:{uuid}"
-MONTH_SESSIONS = "costs:sessions:{month}"
-USER_MONTH_SESSIONS = "costs:user:{user_id}:{month}:sessions"
-
-# Running totals of an owner: the service, a user, or an API key. By kind: what was booked in a month, and, in OPEN,
-# what runs on. TOTALS has what was booked ever, SHOWN the figures that /metrics has shown.
-ALL_COSTS = "costs:all"
-USER_COSTS = "costs:user:{user_id}"
-KEY_COSTS = "costs:key:{key}"
-BOOKED = "{owner}:{month}"
-OPEN = "{owner}:open"
-TOTALS = "costs:all:ever"
-SHOWN = "costs:shown"
-
-# The sessions whose processes run, as far as the ledger knows, scored by since when.
-RUNNING = "costs:running"
-
-# Budgets: those of API keys, which the gateway doesn't know; who was warned in a month; and how many were refused.
-BUDGETS = "costs:budgets"
-BUDGET_WARNED = "costs:warned:{month}:{owner}"
-BUDGET_REFUSALS = "costs:refusals"
-
-# A person who is signed in at the dashboard, by the SHA-256 of the cookie's secret; and the names of all sign-ins with
-# one API key, or of one person of the provider, newest first (the script `sign_in`).
+LOCKOUTS = "sessions:lockouts"
+"""sorted set by deadline: when the end of a revoked session's connections is overdue"""
+LOCKOUT_TRIES = "session:{uuid}:lockout"
+"""string with expiry: attempts to end the session's connections since its last revocation"""
+DISCONNECTED_AT = "session:{uuid}:disconnected"
+"""string with expiry: the access epoch whose connections the editor has ended, and when it first said so"""
+LINK = "link:{digest}"
+"""string with expiry: a login link, by the SHA-256 of its secret: its session, its access epoch, and the request that
+used it"""
 SIGNED_IN = "dashboard:session:{digest}"
+"""string with expiry: a person who is signed in at the dashboard, by the SHA-256 of the cookie's secret"""
 SIGN_INS = "dashboard:sign_ins:{digest}"
+"""list with expiry: the sign-ins of an API key, or of a person of the provider, newest first; 50 at most, then the
+oldest ends"""
+
+# Prompts, and the agent that works on them
+
+PROMPT = "message:{uuid}:{id}"
+"""hash: one prompt; expires `PROMPT_TTL` after its end"""
+PROMPTS = "session:{uuid}:prompts"
+"""list: ids of all unfinished prompts"""
+INBOX = "queue:{uuid}"
+"""list: ids of the prompts to deliver, and KEDA's marker while the session should be up"""
+HELD = "queue:{uuid}:held"
+"""list: ids of the prompts that wait for the next wake, as the session was put to sleep on demand"""
+INBOX_PENDING = "inbox:pending"
+"""sorted set by deadline: sessions whose prompts wait, by when the sweep looks at them"""
+ANSWERED = "session:{uuid}:answered"
+"""sorted set by deadline: finished prompts that are still kept, each with its bytes, by when it expires"""
+UNDONE = "session:{uuid}:undone"
+"""list: the last 1,000 prompts that were rolled back, oldest first; it outlives them, and goes with the session"""
+PROMPT_BYTES = "user:{user_id}:prompt_bytes"
+"""hash: by uuid, the bytes of a session's prompts and kept answers"""
+AGENT = "agent:{uuid}"
+"""hash: the address of the session's agent; deleted when it sleeps"""
+TOKENS = "session:{uuid}:tokens"
+"""hash with expiry: the session's token usage, `prompt` and `completion`"""
+USER_TOKENS = "tokens:{user_id}:{day}"
+"""number with expiry: a user's token usage of a day (UTC)"""
+SPENT = "spent:{request}"
+"""string with expiry: a request of the model whose tokens are counted, so that none is counted twice"""
+
+# Backups and restore points
+
+BACKUPS = "backups"
+"""sorted set by creation: names of all backups"""
+SESSION_BACKUPS = "session:{uuid}:backups"
+"""sorted set by creation: names of a session's backups"""
+USER_BACKUPS = "user:{user_id}:backups"
+"""sorted set by creation: names of a user's backups"""
+BACKUP = "backup:{name}"
+"""hash: one backup, as its sidecar says"""
+BACKUP_REQUESTS = "backups:requested"
+"""sorted set by deadline: when a requested backup is overdue"""
+IN_USE = "backups:in_use"
+"""hash: by uuid, the backup or restore point that a session is still to be restored from, as in its record"""
+RETIRED = "backups:retired"
+"""sorted set by moment: names of backups whose files are being deleted"""
+POINTS = "session:{uuid}:points"
+"""hash: a session's restore points by id, as their sidecars say; retention bounds it, and it goes with the session"""
+POINT_REQUESTS = "points:requested"
+"""sorted set by deadline: requests for restore points, by their next attempt"""
+POINTS_WAITING = "points:waiting"
+"""sorted set by moment: the same sessions, by since when a point is due and not made"""
+POINTS_DUE = "points:due"
+"""sorted set by deadline: when to look whether a session's next point is due"""
+POINT_SLOT = "lease:points:{number}"
+"""string with expiry: one for each restore point that is made or proven at a time (`RESTORE_POINTS_AT_ONCE`)"""
+POINTS_ENDING = "points:ending"
+"""sorted set by moment: deleted sessions whose restore points are still stored, by since when"""
+DRILLS = "drills:proven"
+"""sorted set by moment: sessions with restore points, by when one was last proven; a new session by when it got its
+first"""
+DRILL_REQUESTS = "drills:requested"
+"""sorted set by deadline: sessions that are to be drilled, by the next attempt"""
+STORE_LOOKED = "backups:looked"
+"""string: when the last look at the whole backup store began"""
+STORE_LOOK_LEASE = "backups:looking"
+"""string with expiry: the worker that looks at the whole backup store"""
+RECOVERY = "recovery"
+"""hash: the last recovery of sessions from the store, asked for by an operator"""
+
+# Calls
+
+RPC_CALL = "rpc:{call}"
+"""string with expiry: an RPC of web to a worker, while web waits"""
+RPC_ANSWER = "rpc:{call}:answer"
+"""list of one, with expiry: its answer"""
+IDEMPOTENCY = "idempotency:{digest}"
+"""string with expiry: what is kept for an Idempotency-Key: an answer of 2 KB at most, the data to make it again, or the
+claim of the running request"""
+KEPT_ANSWERS = "answers:{owner}"
+"""sorted set by time, with expiry: the kept answers to one caller: 50,000 of them, and of those about one session, or
+to calls on none, 500"""
+NAMING_ANSWERS = "answers:naming:{uuid}"
+"""sorted set by time, with expiry: the kept answers that name the session, and the sets above that are of it alone: its
+erasure deletes them"""
+CREATED = "created:{token}"
+"""hash with expiry: the session that a call created, so that the call's repetition creates no second one; kept as long
+as answers for an Idempotency-Key are, or for a minute where the call has none"""
+
+# The audit
+
+AUDIT = "audit"
+"""stream: entries of API keys and of the service"""
+AUDIT_REPEATED = "audit:repeated"
+"""stream: entries of refusals, sign-ins at the dashboard, and tenants"""
+AUDIT_COUNTS = "audit:repeated:counts"
+"""hash: repetitions of the entries of `audit:repeated`, by id"""
+AUDIT_WINDOW = "audit:window:{digest}"
+"""string, a minute: the entry that counts an act's repetitions; how many entries its caller has"""
+AUDIT_COPY = "{stream}:copy"
+"""stream: the audit as an erasure rewrites it, until it takes the stream's place"""
+AUDIT_LEASE = "lease:audit"
+"""string with expiry: the worker that rewrites the audit"""
+
+# Costs
+
+LEDGER = "ledger:{uuid}:{month}"
+"""hash, 13 months: what a session used in a month (UTC), by day and kind: ms, seconds, KiB × seconds, tokens"""
+LEDGER_SESSION = "ledger:{uuid}"
+"""hash, 14 months: whose the session is, its size, labels and API key; it outlives the record"""
+MONTH_SESSIONS = "costs:sessions:{month}"
+"""sorted set by creation, 13 months: the sessions with an entry in that month"""
+USER_MONTH_SESSIONS = "costs:user:{user_id}:{month}:sessions"
+"""sorted set by creation, 13 months: those of a user"""
+ALL_COSTS = "costs:all"
+"""an owner: the service"""
+USER_COSTS = "costs:user:{user_id}"
+"""an owner: a user"""
+KEY_COSTS = "costs:key:{key}"
+"""an owner: an API key"""
+BOOKED = "{owner}:{month}"
+"""hash, 13 months: what was booked for an owner in a month, by kind"""
+OPEN = "{owner}:open"
+"""hash: what runs on, as sums by kind and by the month in which it began: a budget is read without reading sessions"""
+TOTALS = "costs:all:ever"
+"""hash: what was booked ever, by kind"""
+SHOWN = "costs:shown"
+"""hash: the figures that `/metrics` has shown, which only grow"""
+RUNNING = "costs:running"
+"""sorted set by moment: sessions whose processes run, as far as the ledger knows, by since when"""
+BUDGETS = "costs:budgets"
+"""hash: the budgets of API keys, which the gateway does not know"""
+BUDGET_WARNED = "costs:warned:{month}:{owner}"
+"""string with expiry: an owner that was warned of its budget"""
+BUDGET_REFUSALS = "costs:refusals"
+"""number: calls that a budget refused"""
+
+# The service itself
+
+SENTINEL = "sentinel"
+"""string: since when this Redis has its data; where it is missing the data were lost: reconcile at once"""
+PLACE = "workspaces:place"
+"""string: what names the disk or namespace of all workspaces"""
+CLOCK = "clock"
+"""hash: when a sweep last ticked, and the gaps of time that don't count"""
+BALLAST = "ballast"
+"""string: filler of 4 % of `maxmemory`; deleted at 97 %, written again when there is room"""
+WORKERS_SEEN = "workers:seen"
+"""sorted set by moment: heartbeats of workers, which `/health` reads"""
+PROCESSES = "processes:{kind}"
+"""hash: the processes of a kind, since when, and when they last reported; each kind may write its own"""
+OBSERVER_SEEN = "observer:seen"
+"""string: the observer's last heartbeat, which `/health` reads"""
+OBSERVER_SINCE = "observer:since"
+"""string: since when the observer has reported without a pause"""
+OBSERVER_LEADER = "observer:leader"
+"""string with expiry: the one observer that observes"""
+MODEL_SEEN = "model:seen"
+"""string with expiry: the last answer of the model's API, which the gateway asks once a minute"""
+NETWORK_POLICIES = "network:policies"
+"""string with expiry: whether the cluster enforces network policies, as last tried"""
+QUEUES_SEEN = "queues:seen"
+"""hash: by queue, since when its oldest task waits, as the sweep saw it; web shows it and may not read the messages"""
+DEAD_LETTERS = "dead_letters"
+"""list: tasks that were given up"""
+COUNTERS = "counters"
+"""hash: counters for `/metrics`"""
+STARTS = "starts"
+"""hash: how long the phases of all starts took, by kind, phase and bucket"""
+RECENT_STARTS = "starts:recent:{kind}"
+"""list: how long the last 25 starts of a kind took (ms), by which the waking page estimates the next"""
+ACTIONS = "actions"
+"""hash: how long sleeps, backups and deletions took, by action, phase and bucket; how many actions of each kind
+failed"""
+PROMPT_TIMES = "prompts:times"
+"""hash: how long prompts took to their first token and to their answer, by bucket; how many failed"""
+FAILURES = "failures"
+"""hash: failures of sessions and backups, by reason"""
+MINUTES = "samples:minutes"
+"""list: samples of the service for charts, one a minute for a day"""
+HOURS = "samples:hours"
+"""list: samples for charts, one an hour for 30 days"""
+SAMPLED = "samples:last"
+"""string: the counters at the last sample"""

@@ -1,6 +1,6 @@
 """The users of Redis on a cluster: one for each process, with the keys and commands it needs.
 
-`python -m scripts.lib.redis_users` writes them to `manifests/base/system/redis-users.acl`, and the tests run the
+`python -m scripts.generate` writes them to `manifests/base/system/redis-users.acl`, and the tests run the
 processes as these users. They need Redis 7, whose rules tell reading from writing and can apply to one command.
 
 Redis checks a script's own commands as if its caller had sent them. So naming a key to a script grants nothing, and

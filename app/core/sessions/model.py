@@ -132,24 +132,29 @@ class Signal:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """The part of a session that must survive the loss of Redis; the runtime keeps a copy beside the volume.
-
-    `idle_timeout` and `ttl` are in seconds, 0 for never. `restore_from` names the backup, or the restore
-    point, the session starts with, until all its files are restored. `volume` counts the volumes that were out of reach
-    and were replaced: in a cluster each has a claim of its own. `rollbacks` counts the session's rollbacks: each
-    restores anew, also from the same point.
-    """
+    """The part of a session that must survive the loss of Redis; the runtime keeps a copy beside the volume."""
 
     uuid: str
+    """the session's name"""
     user_id: str
+    """whose it is"""
     created_at: float
+    """when it was created"""
     size: str = "standard"
+    """one of `SIZES`"""
     idle_timeout: float = 0.0
+    """s without use until it sleeps, 0 for never"""
     ttl: float = 0.0
+    """s without use until it is archived, 0 for never"""
     labels: Mapping[str, str] = field(default_factory=dict)
+    """the caller's, for lists, the feed and costs"""
     restore_from: str = ""
+    """the backup, or the restore point, that is still to be restored; empty once all its files are in place; until then
+    it can't be deleted"""
     volume: int = 0
+    """how many volumes were out of reach and were replaced: in a cluster each has a claim of its own"""
     rollbacks: int = 0
+    """how many rollbacks there were: each restores anew, also from the same point"""
 
     @property
     def restore_mark(self) -> str:
@@ -161,112 +166,141 @@ class Identity:
 class Record(Identity):
     """A session as Redis holds it (hash `session:{uuid}`). Times are seconds since the epoch, 0 for none.
 
-    `backup` is the last backup, `backup_lacks` names some unreadable files missing from it (`unreadable`). `reason` is
-    why the session failed, what its start waits for, or, while it is active, why its agent does not run; `reason_code`
-    is the same for programs, where there is one (app/core/sessions/reason_codes.py). `generation` counts intents;
-    `settled` is the last generation carried out; `task` carries out the current intent; `provisioned` says whether its
-    volume ever existed. `request_id` and `traceparent` are of the request behind the current intent. `phases` are
-    milliseconds since the request that started the workspace, in the order of `PHASES`. `delete_backup` says whether
-    the teardown must back up first, `delete_partial` whether a backup without the unreadable files will do,
-    `delete_erase` whether nothing is to be left (app/core/erasures.py). `waiting` counts the prompts not yet delivered,
-    `unfinished` those with the agent; the inbox keeps both. `access_epoch` counts revocations: an access token of an
-    earlier epoch is invalid; `replaced_epoch` is the one for which the workspace was last replaced, as it did not
-    confirm that older connections had ended. `epoch` is that of the workspace token: one of another epoch is invalid
-    (app/core/access/agent_credentials.py). `signals` are by name; `awake_since` is when it last woke, `warned` the time
-    of the announced sleep, `risk` the unsaved work when it was last stopped (app/core/sessions/unsaved_work.py).
-    `expiry_tries` counts deletions for age since it was last used. `disk_used_mib` is the used part of its volume, as
-    its agent last reported it (app/core/sessions/resources.py). `unarchived` is empty unless the agent's conversation
-    is newer than the stored one: `since` when, and the `reason`.
-
-    `tries` counts the unfinished attempts at the current intent, `backup_tries` those at a requested backup. `lease`
-    counts the attempts at all intents: a worker that lost its lease finds another number. `ready_seen` is the intent
-    whose workspace was ready before its start was finished.
-    `backup_asked` counts requests for a backup: an attempt begun before the last request does not settle it.
-    `backup_ended` is the last request that was carried out or failed, `backup_error` why it failed. `stopping` says
-    that the processes were told to stop and may still run: nothing may be started before they have ended.
-
-    `point` is the newest restore point, `point_at` the time whose files are in it (0 if unknown), `point_error` why the
-    last attempt failed, `point_checked_at` when all stored data was last read. `point_asked` and `point_tries` count as
-    those of backups, `point_trigger` is who asked. `last_proven` is when a drill last found the newest point whole,
-    `drill_tries` counts its unfinished attempts. `left_fingerprint` is the agent's, of the files at the last stop.
-    `files_of` is of when the files are that replaced those of a lost volume. `archived_at` is since when the files are
-    in the archive only, from where `restore_from` brings them back, 0 while there is a volume.
-
-    `rollback_to` is the restore point that the session is being rolled back to, as asked for at `rollback_at`;
-    `rolled_back` is how the last rollback ended (workers/lifecycle/rolling_back.py). `restoring` is what the restore
-    brings that was begun last, and is not done: its `files`, `bytes`, and `of` when they are
-    (workers/lifecycle/to_restore.py).
-
-    For the cost ledger: `made_by` names the API key that created the session. `compute_since` is since when its
-    processes run, 0 when they don't, `compute_until` when they last ended; `disk_since` is since when its volume of
-    `disk_mib` exists, `points_since` since when its restore points keep `points_kib` in the store. Only a change's
-    `Intervals` set these (app/core/redis/lua/ledger.lua).
+    `python -m scripts.generate` writes the table of docs/state.md from these fields and those of `Identity`.
     """
 
     status: Status
+    """its state"""
     reason: str = ""
+    """for people: why it failed, what its start waits for, or, while it is active, why its agent does not run"""
     reason_code: str = ""
+    """the same for programs, where there is one (`app/core/sessions/reason_codes.py`)"""
     generation: int = 1
+    """counts intents; grows with every wake, sleep and delete that changes something"""
     settled: int = 0
+    """the last generation that was carried out; below `generation` there is work to do"""
     task: str = ""
+    """the task that carries out the current intent, so that a sweep can enqueue it again"""
     stopping: bool = False
+    """its processes were told to stop and may still run: nothing may be started before they have ended"""
     provisioned: bool = False
+    """whether its folder or volume was ever made, and so there are files to back up"""
     request_id: str = ""
+    """the request behind the current intent"""
     traceparent: str = ""
+    """the trace of that request"""
     requested_at: float = 0.0
+    """when that intent was made"""
     started_at: float = 0.0
+    """when the runtime had started its processes; 0 while the current start has not come so far"""
     last_activity: float = 0.0
+    """the last use of any kind; the time to live counts from it"""
     replicas: int = 0
+    """1 while its processes run, else 0"""
     pod_name: str = ""
+    """the name of its pod, in a cluster"""
     delete_backup: bool = True
+    """whether the teardown must back up first"""
     delete_partial: bool = False
+    """whether a backup without the unreadable files will do"""
     delete_erase: bool = False
+    """whether nothing is to be left (`app/core/erasures.py`)"""
     backup: str = ""
+    """the last backup of a teardown"""
     backup_lacks: Mapping[str, Any] = field(default_factory=dict)
+    """some of the unreadable files that are missing from it (`unreadable`)"""
     backup_generation: int = 0
+    """the intent that `backup` was made for"""
     tries: int = 0
+    """attempts at the current intent that did not come to their end"""
     lease: int = 0
+    """attempts at all intents: a worker that lost its lease finds another number"""
     ready_seen: int = 0
+    """the intent whose workspace was ready before its start was complete"""
     backup_asked: int = 0
+    """requests for a backup so far: an attempt that began before the last request does not settle it"""
     backup_ended: int = 0
+    """the last request for a backup that was carried out, or failed"""
     backup_error: str = ""
+    """why it failed"""
     backup_tries: int = 0
+    """attempts at the current request that did not come to their end"""
     point: str = ""
+    """the newest restore point"""
     point_at: float = 0.0
+    """of when the files in it are, 0 if unknown"""
     point_error: str = ""
+    """why no newer one was made"""
     point_checked_at: float = 0.0
+    """when all stored data was last read back"""
     point_asked: int = 0
+    """requests for a restore point, counted as those for a backup"""
     point_tries: int = 0
+    """attempts at the current request that did not come to their end"""
     point_trigger: str = ""
+    """who asked for it"""
     last_proven: float = 0.0
+    """when a drill last restored the newest restore point whole"""
     drill_tries: int = 0
+    """attempts at the current drill that did not come to their end"""
     left_fingerprint: str = ""
+    """the agent's fingerprint of the files at the last stop"""
     files_of: float = 0.0
+    """of when the files are that replaced those of a lost volume"""
     rollback_to: str = ""
+    """the restore point that it is being rolled back to"""
     rollback_at: float = 0.0
+    """when that was asked for"""
     rolled_back: Mapping[str, Any] = field(default_factory=dict)
+    """how the last rollback ended (`workers/lifecycle/rolling_back.py`)"""
     restoring: Mapping[str, Any] = field(default_factory=dict)
+    """what the restore brings that was begun last and is not done: `files`, `bytes`, and `of` when they are
+    (`workers/lifecycle/to_restore.py`)"""
     archived_at: float = 0.0
+    """since when its files are in the archive only, from where `restore_from` brings them back; 0 while there is a
+    volume"""
     waiting: int = 0
+    """prompts that are not yet delivered, as the inbox counts them"""
     unfinished: int = 0
+    """prompts that are with the agent, as the inbox counts them"""
     access_epoch: int = 0
+    """counts revocations; cookies, links and session tokens of an earlier epoch are refused"""
     replaced_epoch: int = 0
+    """the access epoch for which the workspace was last replaced: nothing runs in it that is older"""
     epoch: int = 1
+    """the life of the workspace for which its workspace token is valid; grows when its processes have ended, and with a
+    revoke (`app/core/access/agent_credentials.py`)"""
     awake_since: float = 0.0
+    """when it last came up"""
     warned: float = 0.0
+    """the time of the announced sleep"""
     expiry_tries: int = 0
+    """failed deletions by age since its last use; each makes the wait for the next longer"""
     risk: Mapping[str, Any] = field(default_factory=dict)
+    """the unsaved work when it was last stopped (`app/core/sessions/unsaved_work.py`)"""
     disk_used_mib: int = 0
+    """the used part of its volume, as its agent last reported it"""
     unarchived: Mapping[str, Any] = field(default_factory=dict)
+    """`since` when, and for which `reason`, the stored conversation is behind the agent's; normally empty"""
     made_by: str = ""
+    """the API key that created it"""
     compute_since: float = 0.0
+    """for the ledger, as the next five: since when its processes run, 0 when they don't; only a change's `Intervals`
+    set these (`app/core/redis/lua/ledger.lua`)"""
     compute_until: float = 0.0
+    """when its processes last ended"""
     disk_since: float = 0.0
+    """since when its volume exists"""
     disk_mib: int = 0
+    """the size of that volume"""
     points_since: float = 0.0
+    """since when its restore points keep so much in the store"""
     points_kib: int = 0
+    """how much they keep there"""
     phases: Mapping[str, int] = field(default_factory=dict)
+    """`phase_{name}`: when a phase of the last start was done, in ms since its request, in the order of `PHASES`"""
     signals: Mapping[str, Signal] = field(default_factory=dict)
+    """`signal_{name}`: when that kind of use was last seen"""
 
     @property
     def identity(self) -> Identity:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 
 from app.core.costs.prices import Prices
-from scripts.lib import cost_page
+from scripts.generate import cost_page
 from tests.manifests import MANIFESTS, SYSTEM, Object, Pod, of_kind, pods, render, requests_of
 
 WITH_TWO = {"web", "forward-auth", "gateway", "worker", "sweeper", "backup-worker", "delivery-worker", "observer"}

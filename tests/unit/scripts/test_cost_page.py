@@ -8,14 +8,9 @@ import pytest
 
 from app.core.costs.prices import Prices
 from app.process.settings import SettingsError
-from scripts.lib import cost_page
+from scripts.generate import cost_page
 
 PRICES = Prices.of(cost_page.gke())
-
-
-def test_the_page_is_that_of_the_settings_and_manifests() -> None:
-    text = cost_page.PAGE.read_text()
-    assert cost_page.replaced(text) == text, f"the tables are out of step; mend them with: {cost_page.COMMAND}"
 
 
 def test_a_user_by_hand() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from scripts.monitoring import files
 from scripts.monitoring import panels as made
-from scripts.monitoring import write
 from tests import promtool
 from tests.conftest import ROOT
 from tests.dashboards import CLUSTERS, FILES, OURS, RECORDED, VARIABLES, dashboards, panels, queries
@@ -150,7 +150,7 @@ def undocumented(expr: str) -> list[str]:
 def test_every_metric_of_a_query_or_a_rule_is_documented():
     """In docs/metrics.md, or it is one of the kubelet's, of the recording rules or of Prometheus itself. An alert on a
     metric that was renamed never fires."""
-    rules = (write.FOLDER / "plain" / "rules.yaml").read_text()
+    rules = (files.FOLDER / "plain" / "rules.yaml").read_text()
     recorded = set(RECORDED.findall(rules))
     for query in queries():
         assert undocumented(query.expr) == [], query

@@ -15,7 +15,7 @@ from prometheus_client.utils import floatToGoString
 from app.core.redis.counters import START_BUCKETS
 from app.main import create_app
 from app.process.settings import Settings
-from scripts.monitoring import write
+from scripts.monitoring import files
 from scripts.monitoring.alerts import ALERTS, PROCESSES
 from scripts.monitoring.objectives import FAST, OBJECTIVES, SLOW, WINDOWS
 from scripts.monitoring.rules import RUNBOOK
@@ -23,7 +23,7 @@ from tests import promtool
 from tests.conftest import ROOT
 from tests.unit.scripts import expressions
 
-RULES = write.FOLDER / "plain" / "rules.yaml"
+RULES = files.FOLDER / "plain" / "rules.yaml"
 
 NAMES = [each.name for each in ALERTS]
 
@@ -365,18 +365,10 @@ def test_the_table_of_faults_has_every_alert():
     assert {each.alert for each in CASES} == set(NAMES)
 
 
-def test_the_files_are_those_that_the_tables_make():
-    """Rules, the operator's object and the dashboards; mended with `python -m scripts.monitoring.write`."""
-    made = write.files()
-
-    assert {path.name: path.read_text() for path in made} == {path.name: text for path, text in made.items()}
-    assert {path.name for path in made} >= {"rules.yaml", "prometheus-rule.yaml", "sessions-lifecycle.json"}
-
-
 def test_the_operators_object_has_the_same_rules():
     """Both are read by a Prometheus."""
     plain = yaml.safe_load(RULES.read_text())
-    operators = yaml.safe_load((write.FOLDER / "prometheus-rule.yaml").read_text())
+    operators = yaml.safe_load((files.FOLDER / "prometheus-rule.yaml").read_text())
 
     assert operators["spec"] == plain
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from app.core.redis import keys, users
-from scripts.lib import redis_rights, redis_users
-from scripts.lib.redis_rights import UnnamedKey, example, replaced, row
+from scripts.generate import redis_rights
+from scripts.generate.redis_rights import UnnamedKey, example, row
 
 USER = users.User("some", commands=("get", "set"))
 
@@ -16,11 +16,6 @@ USER = users.User("some", commands=("get", "set"))
 def cells(**rights: tuple[str, ...]) -> dict[str, str]:
     """The row of a user with these rights, by the head of each column."""
     return dict(zip(redis_rights.HEAD, row(replace(USER, **rights)), strict=True))  # type: ignore[arg-type]
-
-
-def test_the_page_is_what_the_rules_say() -> None:
-    text = redis_rights.PAGE.read_text()
-    assert replaced(text) == text, f"the table is out of step; mend it with: {redis_users.COMMAND}"
 
 
 def test_every_key_has_a_name() -> None:

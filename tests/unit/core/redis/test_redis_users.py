@@ -22,7 +22,6 @@ from app.core.restore_points.index import RestorePoints
 from app.core.service import NewSession
 from app.process.settings import Settings
 from app.web.people import AT_ONCE, People
-from scripts.lib import redis_users as generator
 from tests.conftest import ROOT
 from tests.redis_users import Guarded
 
@@ -45,11 +44,6 @@ def allowed(guarded: Guarded, user: str, commands: Iterable[str]) -> list[str]:
     """Those of the user's commands that Redis would carry out."""
     asked = guarded.client(users.ADMIN)
     return [each for each in commands if asked.execute_command("ACL", "DRYRUN", user, *each.split()) == "OK"]
-
-
-def test_the_file_of_the_manifests_is_what_the_code_says() -> None:
-    """A key or a command that is added reaches the cluster."""
-    assert generator.FILE.read_text() == generator.text(), f"mend it with: {generator.COMMAND}"
 
 
 def test_web_may_sign_people_in_and_end_their_sign_ins(guarded: Guarded) -> None:

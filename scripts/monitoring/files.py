@@ -1,6 +1,4 @@
-"""Writes the dashboards and the rules of manifests/components/monitoring from the tables beside this file.
-
-    python -m scripts.monitoring.write
+"""The dashboards and the rules of manifests/components/monitoring, from the tables beside this file.
 
 An alert's `runbook_url` is the path in this repository; an installation gives the address of its own copy
 (docs/operations-monitoring.md, Where alerts lead to).
@@ -9,7 +7,6 @@ An alert's `runbook_url` is the path in this repository; an installation gives t
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ from scripts.monitoring.panels import dashboard_json, load
 
 FOLDER = Path(__file__).resolve().parents[2] / "manifests" / "components" / "monitoring"
 DASHBOARDS = Path(__file__).resolve().parent / "dashboards"
-MADE = "# Made by `python -m scripts.monitoring.write` from scripts/monitoring.\n"
+MADE = "# Made by `python -m scripts.generate` from scripts/monitoring.\n"
 WIDTH = 120
 
 
@@ -65,14 +62,3 @@ def files() -> dict[Path, str]:
         FOLDER / "prometheus-rule.yaml": as_yaml(rules.prometheus_rule()),
         FOLDER / "plain" / "rules.yaml": as_yaml(rules.rules_file()),
     }
-
-
-def main() -> int:
-    for path, text in files().items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

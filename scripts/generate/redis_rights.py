@@ -1,20 +1,12 @@
-"""What each user of Redis may do, in plain words: the table of docs/security.md, from app/core/redis/users.py.
-
-`python -m scripts.lib.redis_users` writes it, with the users themselves.
-"""
+"""What each user of Redis may do, in plain words: the table of docs/security.md, from app/core/redis/users.py."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from app.core.redis import keys, task_queue, users
-from scripts.lib import marked
-
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "security.md"
-BEGIN = "<!-- rights: written by python -m scripts.lib.redis_users -->"
-END = "<!-- end of rights -->"
+from scripts.generate.marked import Part, table
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "records": (keys.SESSION,),
@@ -115,21 +107,17 @@ def example(template: str) -> str:
     return template.format_map(_Parts(EXAMPLES))
 
 
-def table() -> str:
-    """The users of Redis as a Markdown table. Raises `UnnamedKey`."""
-    rows = [HEAD, ("---",) * len(HEAD), *map(row, users.USERS)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
-
-
-def replaced(text: str) -> str:
-    """The page `text` with the table of today between its markers. Raises `marked.MarkersMissing`, `UnnamedKey`."""
-    return marked.replaced(text, "docs/security.md", BEGIN, END, f"\n{table()}\n")
+def rights() -> str:
+    """The users of Redis as a table. Raises `UnnamedKey`."""
+    return table(HEAD, map(row, users.USERS))
 
 
 def row(user: users.User) -> tuple[str, ...]:
     """What this user may do. Raises `UnnamedKey`."""
     if unnamed := sorted(_unnamed(user)):
-        raise UnnamedKey(f"scripts/lib/redis_rights.py has no name for what {user.name} may use: {', '.join(unnamed)}")
+        raise UnnamedKey(
+            f"scripts/generate/redis_rights.py has no name for what {user.name} may use: {', '.join(unnamed)}"
+        )
     readable, writable = (*user.both, *user.reads), (*user.both, *user.writes)
     writes, reads = [], []
     for name, templates in KINDS.items():
@@ -174,3 +162,6 @@ def _left_out(pattern: str) -> bool:
     """Whether the table says nothing of it: a key of no content, and what comes with the right to a queue."""
     comes_with_queue = pattern.startswith("_kombu.binding") or pattern.endswith(users.PRIORITIES)
     return comes_with_queue or pattern == users.NOTHING
+
+
+PART = Part("security.md", "rights", rights)

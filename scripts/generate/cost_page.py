@@ -1,13 +1,7 @@
-"""Writes the tables of docs/cost.md from the settings of the overlay `gke` and the manifests, to keep them in step.
-
-    python -m scripts.lib.cost_page
-
-replaces what stands between the two markers in docs/cost.md.
-"""
+"""The tables of docs/cost.md, from the settings of the overlay `gke` and the manifests."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -20,16 +14,12 @@ import yaml  # type: ignore[import-untyped]
 from app.core.costs.prices import HOURS_PER_MONTH, Prices, quantity
 from app.core.costs.usage import bill
 from app.process.settings import Settings
-from scripts.lib import marked
+from scripts.generate.marked import Part, table
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "cost.md"
 SYSTEM = ROOT / "manifests" / "base" / "system"
 GKE = ROOT / "manifests" / "overlays" / "gke" / "settings.env"
 SMALL = ROOT / "manifests" / "components" / "small" / "requests.yaml"
-COMMAND = "python -m scripts.lib.cost_page"
-BEGIN = f"<!-- costs: written by {COMMAND} -->"
-END = "<!-- end of costs -->"
 
 DISKS = {
     "standard-rwo": "balanced (SSD)",
@@ -212,7 +202,7 @@ def _users(prices: Prices) -> Iterator[str]:
         f"{COMPLETION_PER_HOUR:,} written × ${tokens.completion} a million = ${of_tokens:.4f}."
     )
     yield ""
-    yield from _table(
+    yield table(
         ("Awake a month", "Compute", "Disk", "Backups", "Points", "Tokens", "In all", "Saved by sleeping"),
         [
             (f"{each.hours} h", *(_money(value) for value in (*each.dollars.values(), each.total, each.saved)))
@@ -251,7 +241,7 @@ def _pods(pods: Sequence[Process], prices: Prices, more: Mapping[str, Decimal]) 
         for each in pods
     ]
     rows += [(name, "", "", "", _money(dollars)) for name, dollars in more.items()]
-    yield from _table(("Process", "Replicas", "vCPU each", "GiB each", "A month"), rows)
+    yield table(("Process", "Replicas", "vCPU each", "GiB each", "A month"), rows)
 
 
 def _all(prices: Prices) -> Iterator[str]:
@@ -270,7 +260,7 @@ def _all(prices: Prices) -> Iterator[str]:
                     _money(always + shared / users),
                 )
             )
-    yield from _table(
+    yield table(
         (
             *("Users", "Awake a month", "Replicas", "The service", "Its share", "Sessions and tokens"),
             *("A user costs", "All users", "A user, never asleep"),
@@ -319,7 +309,7 @@ def _archived(prices: Prices) -> Iterator[str]:
         kept = f"{kept_hours(hours)} h" if hours else "none"
         rows.append((named, kept, *(_money(each) for each in (compute, disk, stored)), *(map(_bold, shares))))
     heads = ("Awake a month", "Volume", "Compute", "Disk", "Stored")
-    yield from _table((*heads, *(f"A user of {users:,}" for users in USERS[1:])), rows)
+    yield table((*heads, *(f"A user of {users:,}" for users in USERS[1:])), rows)
 
 
 def _disks() -> Iterator[str]:
@@ -332,7 +322,7 @@ def _disks() -> Iterator[str]:
         volume = Decimal(prices.volume_mib) / 1_024 * prices.disk_gib_month
         archived = sum(with_archive(hours, prices)) + platform(users, hours, prices) / users
         rows.append((f"`{name}`", kind, f"${prices.disk_gib_month}", _money(volume), _bold(archived)))
-    yield from _table(
+    yield table(
         (
             *("Storage class", "Disk", "A GiB and month", "A volume, all month"),
             f"A user of {users:,}, {hours} h on {DAYS[hours]} days, with the archive, without tokens",
@@ -343,11 +333,6 @@ def _disks() -> Iterator[str]:
 
 def _bold(dollars: Decimal) -> str:
     return f"**{_money(dollars)}**"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    for row in (heads, ["---"] * len(heads), *rows):
-        yield "| " + " | ".join(row) + " |"
 
 
 def _money(dollars: Decimal) -> str:
@@ -387,19 +372,4 @@ def _process(name: str, replicas: int, asked: Sequence[tuple[str, str]], disks: 
     )
 
 
-def replaced(text: str) -> str:
-    """`text` with the tables of today between its markers; raises `marked.MarkersMissing`."""
-    return marked.replaced(text, "docs/cost.md", BEGIN, END, f"\n{tables()}\n")
-
-
-def main() -> int:
-    try:
-        PAGE.write_text(replaced(PAGE.read_text()))
-    except marked.MarkersMissing as error:
-        print(f"cost_page: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+PART = Part("cost.md", "costs", tables)
