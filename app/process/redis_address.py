@@ -86,7 +86,7 @@ def _parts_of(url: str) -> dict[str, str]:
         parts = urlsplit(url)
         host, port = parts.hostname or "", str(parts.port or "")
     except ValueError:
-        raise AddressError(f"REDIS_URL has no port that is one. {ENCODE}") from None
+        raise AddressError(f"The port of REDIS_URL must be a number from 0 to 65535. {ENCODE}") from None
     if parts.scheme not in ("redis", "rediss"):
         raise AddressError("REDIS_URL must begin with redis://, or with rediss:// for TLS.")
     if parts.fragment:

@@ -62,7 +62,7 @@ def trouble_with(keys: Sequence[str]) -> str:
     for key in keys:
         given = GIVEN.fullmatch(key)
         if given is not None and given[1] not in known:
-            return f"what stands before a = is what the key after it is for, one of {', '.join(sorted(known))}."
+            return f"the word before = must be the purpose of the key after it: {', '.join(sorted(known))}."
         if len(given[2] if given else key) < SHORTEST:
             return f"each key must have {SHORTEST} characters or more."
     return ""

@@ -161,7 +161,7 @@ class Steps:
         if not record.provisioned:
             self._update(record, provisioned=True, ledger=self._kept())
         if not self._inbox.hold(record.uuid, record.generation, self._clock()):
-            raise Superseded(f"Session {record.uuid} is wanted again.")
+            raise Superseded(f"Session {record.uuid} was told to sleep, and has got a newer intent since.")
         left = self._shut_down_agent(record, "sleep")
         unchanged = _unchanged(record, left)
         phases["agent_shut_down"] = self._since(record)

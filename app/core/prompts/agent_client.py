@@ -101,14 +101,15 @@ class Agent:
         host = getattr(given, "ipv4_mapped", None) or given
         more = url.path.strip("/") or url.query or url.fragment or "@" in url.netloc or getattr(given, "scope_id", None)
         if settings.runtime == "local":
-            possible = host.is_loopback and port is not None
+            place, possible = "a loopback IP address, and a port", host.is_loopback and port is not None
         else:
             special = host.is_loopback or host.is_link_local or host.is_multicast or host.is_unspecified
+            place = f"a pod's IP address, and the port {AGENT_PORT}"
             possible = not special and not host.is_global and port == AGENT_PORT
         if url.scheme != "http" or more or not possible:
-            raise InvalidRequest("No workspace's agent can have this address.")
-        place = f"[{given}]" if given.version == 6 else str(given)
-        return cls(uuid=uuid, address=f"http://{place}:{port}", name=name[:NAME_LENGTH], boot=boot[:NAME_LENGTH])
+            raise InvalidRequest(f"An agent's address must be http://, {place}, and nothing more.")
+        literal = f"[{given}]" if given.version == 6 else str(given)
+        return cls(uuid=uuid, address=f"http://{literal}:{port}", name=name[:NAME_LENGTH], boot=boot[:NAME_LENGTH])
 
     @classmethod
     def from_hash(cls, uuid: str, hashed: Mapping[str, str], epoch: int = 0) -> Agent | None:

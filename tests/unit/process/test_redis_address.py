@@ -65,7 +65,7 @@ def test_a_password_is_the_same_after_the_way_through_the_url() -> None:
         ({"REDIS_URL": "unix:///hush"}, "must begin with redis://"),
         ({"REDIS_URL": "redis://:hu/sh@host/0"}, "REDIS_PASSWORD, as it is"),
         ({"REDIS_URL": "redis://:hu#sh@host/0"}, "REDIS_PASSWORD, as it is"),
-        ({"REDIS_URL": "redis://a:hush"}, "no port that is one"),
+        ({"REDIS_URL": "redis://a:hush"}, "port of REDIS_URL must be a number"),
         ({"REDIS_URL": "rediss://a?ssl_cert_reqs=none"}, "always verified"),
         ({"REDIS_URL": "rediss://a?ssl_check_hostname=false"}, "always verified"),
         ({"REDIS_URL": "redis://a?password=hush"}, "REDIS_URL must not have password"),

@@ -77,7 +77,7 @@ def test_a_leave_ends_as_soon_as_the_stop_is_not_wanted_any_more(world: World, a
 
     def check() -> None:
         if agent.requests[-1][1] == last:
-            raise Superseded("It is wanted again.")
+            raise Superseded("A newer intent came.")
 
     with pytest.raises(Superseded):
         shut_down(world.core, address(world, uuid), "sleep", 5, check)
