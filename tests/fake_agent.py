@@ -60,7 +60,7 @@ class FakeAgent:
         self.cut_off = Event()
         self.history: list[dict[str, Any]] = []
         self.history_limit = 1_000
-        self.risk: dict[str, Any] = {"complete": True}
+        self.unsaved_work: dict[str, Any] = {"complete": True}
         self.saved = True
         self.fingerprint = ""
         self.restored: dict[str, Any] = {}
@@ -116,8 +116,8 @@ class Handler(BaseHTTPRequestHandler):
             self._say(200, {})
         elif self.path == "/disconnect":
             self._say(200, {"confirmation": confirmation(body["order"], self.agent.disconnect_secret)})
-        elif self.path == "/risk":
-            self._say(200, self.agent.risk)
+        elif self.path == "/unsaved-work":
+            self._say(200, self.agent.unsaved_work)
         elif self.path == "/fingerprint":
             self._say(200, {"fingerprint": self.agent.fingerprint})
         elif self.path.startswith("/checkpoints/"):

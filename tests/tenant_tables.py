@@ -180,7 +180,7 @@ AGENT: Mapping[str, Sequence[Try]] = {
     "agent.restore_checkpoint": [Try()],
     "agent.notice": [Try(body={"seconds": 5})],
     "agent.disconnect": [Try()],
-    "agent.risk": [Try()],
+    "agent.unsaved_work": [Try()],
     "agent.files_fingerprint": [Try()],
     "agent.cancel": [Try(body={"reason": "forged"})],
     "agent.resume": [Try(body={})],

@@ -248,7 +248,7 @@ class World:
             tell_files(self.core, args[0])
         elif task == task_queue.DELIVER:
             self.core.delivery.deliver(*args)
-        elif task == task_queue.LOCK_OUT:
+        elif task == task_queue.DISCONNECT:
             end_connections(self.core, args[0], self.now, pause=lambda seconds: None)
         elif task == task_queue.REPLACE:
             replace_workspace(self.core, *args)

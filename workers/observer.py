@@ -42,7 +42,7 @@ from workers.lifecycle.lost_files import out_of_reach
 from workers.lifecycle.mark_active import mark_active
 from workers.lifecycle.notify import notify
 from workers.runtime.base import Observation, Runtime, Snapshot
-from workers.worker_metrics import ObserverFigures
+from workers.worker_metrics import ObserverMetrics
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +62,9 @@ class Observer:
         runtime: Runtime,
         clock: Callable[[], float] = time.time,
         heartbeat: Heartbeat | None = None,
-        figures: ObserverFigures | None = None,
+        figures: ObserverMetrics | None = None,
     ) -> None:
-        self._figures = figures or ObserverFigures(CollectorRegistry())
+        self._figures = figures or ObserverMetrics(CollectorRegistry())
         self._heart = heartbeat or Heartbeat("")
         self._core = core
         self._store = core.store
@@ -376,7 +376,7 @@ def main() -> None:
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    figures = ObserverFigures(worker_metrics.registry())
+    figures = ObserverMetrics(worker_metrics.registry())
     worker_metrics.serve(settings)
     core, heartbeat = Core(settings), Heartbeat(settings.heartbeat_file)
     reports = report_process("observer", settings, lambda: heartbeat.age < HUNG)

@@ -187,10 +187,10 @@ class Sweeps:
             self._store.defer(keys.INBOX_PENDING, record.uuid, later)
             if not waiting().has(task_queue.DELIVER, record.uuid):
                 self._remind(record)
-        for record in self._store.due(keys.LOCKOUTS, now):
+        for record in self._store.due(keys.DISCONNECTS, now):
             self._core.revocations.sent(record.uuid, now)
-            if not waiting().has(task_queue.LOCK_OUT, record.uuid):
-                self._core.tasks.send(task_queue.LOCK_OUT, record.uuid, request_id=record.request_id)
+            if not waiting().has(task_queue.DISCONNECT, record.uuid):
+                self._core.tasks.send(task_queue.DISCONNECT, record.uuid, request_id=record.request_id)
         self._sampler.sample(now)
 
     def _check_start(self, record: Record, now: float) -> None:

@@ -120,13 +120,13 @@ def tell_files(uuid: str) -> None:
     notices.tell_files(core(), uuid)
 
 
-@task(task_queue.LOCK_OUT)
+@task(task_queue.DISCONNECT)
 def end_connections(uuid: str) -> None:
     # Never given up: until the connections are ended the sweep sends it again, later each time.
     try:
         disconnect.end_connections(core(), uuid, time.time())
     except StateUnavailable as error:
-        _log_deferred(error, task_queue.LOCK_OUT, uuid)
+        _log_deferred(error, task_queue.DISCONNECT, uuid)
 
 
 @task(task_queue.REPLACE, base=SessionTask)

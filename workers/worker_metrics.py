@@ -42,7 +42,7 @@ _begun: ContextVar[float | None] = ContextVar("begun", default=None)
 _outcome: ContextVar[str] = ContextVar("outcome", default=DONE)
 
 
-class WorkerFigures:
+class WorkerMetrics:
     """The instruments of a process that works on tasks."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -85,7 +85,7 @@ class WorkerFigures:
         self._tries.labels(task).inc()
 
 
-class BeatFigures:
+class BeatMetrics:
     """The instruments of beat."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -98,7 +98,7 @@ class BeatFigures:
         self._last.set(now)
 
 
-class ObserverFigures(Collector):
+class ObserverMetrics(Collector):
     """The instruments of the observer. `ticks` is a monotonic clock. Only the observer that leads shows a lag."""
 
     def __init__(self, registry: CollectorRegistry, ticks: Callable[[], float] = time.monotonic) -> None:
@@ -144,9 +144,9 @@ def registry() -> CollectorRegistry:
 
 
 @lru_cache(maxsize=1)
-def worker_figures() -> WorkerFigures:
+def worker_figures() -> WorkerMetrics:
     """Those of this process, made when the first is needed: after a worker's main process said where they count."""
-    return WorkerFigures(registry())
+    return WorkerMetrics(registry())
 
 
 def deferred() -> None:
@@ -169,7 +169,7 @@ def register(settings: Settings) -> None:
         shared_metrics.enter(current_process().index)
 
     def beat_begins(**_: Any) -> None:
-        figures = BeatFigures(registry())
+        figures = BeatMetrics(registry())
 
         def sent(sender: str, **_: Any) -> None:
             figures.sent(sender, time.time())

@@ -260,9 +260,9 @@ def disconnect() -> Response:
     return jsonify({"confirmation": confirmation})
 
 
-@api.post("/risk")
-def risk() -> Response:
-    """Unsaved work in the workspace (`unsaved_work`)."""
+@api.post("/unsaved-work")
+def unsaved_work() -> Response:
+    """Unsaved work in the workspace (app/agent/unsaved_work.py)."""
     agent = _agent()
     return jsonify(find_unsaved_work(agent.settings.folder, agent.settings.home, agent.environment, agent.hidden))
 

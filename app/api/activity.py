@@ -52,11 +52,11 @@ def risk(uuid: str) -> dict[str, Any]:
     """Show the work that a stop would put at risk: asked of the workspace now if it is awake, else as it was when last
     stopped. `known` is false while it is awake and does not answer within seconds."""
     record = visible_session(uuid)
-    found: Mapping[str, Any] | None = record.risk
+    found: Mapping[str, Any] | None = record.unsaved_work
     if record.status is Status.ACTIVE:
         with hold(Kind.AGENT, record.user_id, uuid):
             found = asked_risk(uuid)
-    return {"uuid": uuid, "status": record.status, "known": found is not None, "risk": found}
+    return {"uuid": uuid, "status": record.status, "known": found is not None, "unsaved_work": found}
 
 
 def asked_risk(uuid: str) -> Mapping[str, Any] | None:

@@ -118,7 +118,9 @@ def verify(query: dict[str, str]) -> Response:
     if not headers.get("X-Original-URL" if nginx else "X-Forwarded-Host"):
         missing = "X-Original-* headers" if nginx else "X-Forwarded-* headers"
         raise Problem(
-            400, "no_visit", f"This is for the ingress, which names the address in {missing}; they are missing."
+            400,
+            "bad_forwarded_request",
+            f"This is for the ingress, which names the address in {missing}; they are missing.",
         )
     if nginx:
         forwarded = from_nginx(headers, settings, query["host"], query["service"])
@@ -192,7 +194,7 @@ def again(query: dict[str, str]) -> Response:
     if goal is None and query["next"] == Outcome.GONE:
         return no_workspace()
     if goal is None:
-        raise Problem(400, "no_visit", "`rd` must be the address of a workspace.")
+        raise Problem(400, "bad_forwarded_request", "`rd` must be the address of a workspace.")
     g.expected = True
     if query["next"] and not goal.agent:
         return shown_by_nginx(Outcome(query["next"]), goal)

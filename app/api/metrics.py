@@ -55,7 +55,7 @@ UNSAFE = re.compile(r"[^a-zA-Z0-9_]")
 
 
 @dataclass(frozen=True)
-class Figures:
+class Metrics:
     """One reading: `sessions` by state, `counters` that only grow, `starts` by kind and phase, `actions` by action and
     phase, `failures` by action, `prompts` by what was measured, `failed_prompts` by why. `oldest` is in s, by queue.
     `model_up` is None while nobody knows."""
@@ -97,11 +97,11 @@ class Figures:
         return self.counters.get("dead_letters", 0)
 
 
-def read_figures(service: Core, now: float) -> Figures:
+def read_metrics(service: Core, now: float) -> Metrics:
     """Read all metrics; raises `StateUnavailable`."""
     actions, failures = service.counters.actions()
     prompts, failed_prompts = service.counters.prompts()
-    return Figures(
+    return Metrics(
         actions=actions,
         failures=failures,
         prompts=prompts,
@@ -142,60 +142,60 @@ def _model_up(service: Core, now: float) -> bool | None:
     return None if judged is State.UNKNOWN else judged is not State.FAILED
 
 
-class FiguresCollector(Collector):
+class MetricsCollector(Collector):
     """Shows one reading to prometheus-client."""
 
-    def __init__(self, figures: Figures) -> None:
-        self._figures = figures
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
 
     def collect(self) -> Iterable[Metric]:
-        figures = self._figures
+        metrics = self._metrics
         sessions = GaugeMetricFamily("sessions", "Sessions by state", labels=["status"])
-        for status, count in figures.sessions.items():
+        for status, count in metrics.sessions.items():
             sessions.add_metric([status], count)
         yield sessions
         tiers = GaugeMetricFamily("sessions_tier", "Sessions by where their files are", labels=["tier"])
-        tiers.add_metric([Tier.HOT], max(0, figures.living - figures.archived))
-        tiers.add_metric([Tier.ARCHIVED], figures.archived)
+        tiers.add_metric([Tier.HOT], max(0, metrics.living - metrics.archived))
+        tiers.add_metric([Tier.ARCHIVED], metrics.archived)
         yield tiers
-        yield GaugeMetricFamily("sessions_archiving", "Sessions that are being archived", value=figures.archiving)
+        yield GaugeMetricFamily("sessions_archiving", "Sessions that are being archived", value=metrics.archiving)
         backlog = GaugeMetricFamily("sessions_queue_tasks", "Tasks waiting, by queue", labels=["queue"])
-        for queue, waiting in figures.backlog.items():
+        for queue, waiting in metrics.backlog.items():
             backlog.add_metric([queue], waiting)
         yield backlog
         oldest = GaugeMetricFamily("sessions_queue_oldest_seconds", "Age of the oldest waiting task", labels=["queue"])
-        for queue, age in figures.oldest.items():
+        for queue, age in metrics.oldest.items():
             oldest.add_metric([queue], age)
         yield oldest
-        yield GaugeMetricFamily("sessions_workers", "Workers with a recent heartbeat", value=figures.workers)
-        yield GaugeMetricFamily("sessions_backups", "Backups that exist", value=figures.backups)
+        yield GaugeMetricFamily("sessions_workers", "Workers with a recent heartbeat", value=metrics.workers)
+        yield GaugeMetricFamily("sessions_backups", "Backups that exist", value=metrics.backups)
         asked = "How long the requested backup that waits longest has waited"
-        yield GaugeMetricFamily("sessions_backups_oldest_seconds", asked, value=figures.backups_oldest)
+        yield GaugeMetricFamily("sessions_backups_oldest_seconds", asked, value=metrics.backups_oldest)
         yield GaugeMetricFamily(
-            "sessions_points_waiting", "Sessions that wait for a restore point", value=figures.points_waiting
+            "sessions_points_waiting", "Sessions that wait for a restore point", value=metrics.points_waiting
         )
         late = "How long the session that waits longest has waited for its restore point"
-        yield GaugeMetricFamily("sessions_points_oldest_seconds", late, value=figures.points_oldest)
+        yield GaugeMetricFamily("sessions_points_oldest_seconds", late, value=metrics.points_oldest)
         unseen = "By how much the look whether a restore point is due is overdue"
-        yield GaugeMetricFamily("sessions_points_overdue_seconds", unseen, value=figures.points_overdue)
+        yield GaugeMetricFamily("sessions_points_overdue_seconds", unseen, value=metrics.points_overdue)
         proof = "How long ago the restore points of the session that waits longest for a drill were proven"
-        yield GaugeMetricFamily("sessions_drills_oldest_seconds", proof, value=figures.drills_oldest)
+        yield GaugeMetricFamily("sessions_drills_oldest_seconds", proof, value=metrics.drills_oldest)
         overdue = "Sessions whose restore points were not proven for two cycles"
-        yield GaugeMetricFamily("sessions_drills_late", overdue, value=figures.drills_late)
-        used, limit = figures.fill.used, figures.fill.limit
+        yield GaugeMetricFamily("sessions_drills_late", overdue, value=metrics.drills_late)
+        used, limit = metrics.fill.used, metrics.fill.limit
         yield GaugeMetricFamily("sessions_redis_used_bytes", "Memory that Redis uses", value=used)
         if limit:
             yield GaugeMetricFamily("sessions_redis_max_bytes", "Memory that Redis may use", value=limit)
-        if figures.observer_age is not None:
+        if metrics.observer_age is not None:
             silence = "Since the observer last reported"
-            yield GaugeMetricFamily("sessions_observer_age_seconds", silence, value=figures.observer_age)
-        yield CounterMetricFamily("sessions_dead_letters", "Tasks that failed for good", value=figures.dead_letters)
+            yield GaugeMetricFamily("sessions_observer_age_seconds", silence, value=metrics.observer_age)
+        yield CounterMetricFamily("sessions_dead_letters", "Tasks that failed for good", value=metrics.dead_letters)
         kept = "Dead letters that wait for an operator"
-        yield GaugeMetricFamily("sessions_dead_letters_kept", kept, value=figures.dead_letters_kept)
+        yield GaugeMetricFamily("sessions_dead_letters_kept", kept, value=metrics.dead_letters_kept)
         starts = HistogramMetricFamily(
             "sessions_start_seconds", "From the request to the end of a phase of the start", labels=["kind", "phase"]
         )
-        for (kind, phase), histogram in figures.starts.items():
+        for (kind, phase), histogram in metrics.starts.items():
             starts.add_metric([kind, phase], cumulative(histogram), histogram.total)
         yield starts
         yield from self._actions()
@@ -204,18 +204,18 @@ class FiguresCollector(Collector):
         yield from self._counters()
 
     def _costs(self) -> Iterable[Metric]:
-        figures = self._figures.costs
+        totals = self._metrics.costs
         costs = CounterMetricFamily("sessions_cost_dollars", "What all sessions cost", labels=["kind"])
-        for kind, dollars in figures.dollars.items():
+        for kind, dollars in totals.dollars.items():
             costs.add_metric([kind], dollars)
         yield costs
         saved = "What processes that always ran would have cost besides"
-        yield CounterMetricFamily("sessions_saved_dollars", saved, value=figures.saved)
+        yield CounterMetricFamily("sessions_saved_dollars", saved, value=totals.saved)
         refused = "Calls refused for a budget"
-        yield CounterMetricFamily("sessions_budget_refusals", refused, value=figures.refusals)
+        yield CounterMetricFamily("sessions_budget_refusals", refused, value=totals.refusals)
 
     def _counters(self) -> Iterable[Metric]:
-        counted = {**dict.fromkeys(COUNTED, 0), **self._figures.counters}
+        counted = {**dict.fromkeys(COUNTED, 0), **self._metrics.counters}
         for name, count in sorted(counted.items()):
             if name != "dead_letters":
                 safe = UNSAFE.sub("_", name)
@@ -228,12 +228,12 @@ class FiguresCollector(Collector):
             "From the request to the end of a phase of the action",
             labels=["action", "phase"],
         )
-        for (action, phase), histogram in self._figures.actions.items():
+        for (action, phase), histogram in self._metrics.actions.items():
             durations.add_metric([action, phase], cumulative(histogram), histogram.total)
         yield durations
         failures = CounterMetricFamily("sessions_action_failures", "Actions that failed", labels=["action"])
         for action in ACTIONS:
-            failures.add_metric([action], self._figures.failures.get(action, 0))
+            failures.add_metric([action], self._metrics.failures.get(action, 0))
         yield failures
 
     def _prompts(self) -> Iterable[Metric]:
@@ -242,16 +242,16 @@ class FiguresCollector(Collector):
             ("sessions_prompt_first_token_seconds", FIRST_TOKEN, "From a prompt's arrival to its answer's first token"),
         ):
             family = HistogramMetricFamily(name, text)
-            histogram = self._figures.prompts[measured]
+            histogram = self._metrics.prompts[measured]
             family.add_metric([], cumulative(histogram), histogram.total)
             yield family
         failed = CounterMetricFamily("sessions_prompts_failed", "Prompts that failed", labels=["reason"])
         for reason in Failure:
-            failed.add_metric([reason], self._figures.failed_prompts.get(reason, 0))
+            failed.add_metric([reason], self._metrics.failed_prompts.get(reason, 0))
         yield failed
-        if self._figures.model_up is not None:
+        if self._metrics.model_up is not None:
             text = "Whether the model's API answered the gateway's last question"
-            yield GaugeMetricFamily("sessions_model_up", text, value=self._figures.model_up)
+            yield GaugeMetricFamily("sessions_model_up", text, value=self._metrics.model_up)
 
 
 def cumulative(histogram: Histogram) -> list[tuple[str, float]]:
@@ -265,8 +265,8 @@ def wants_text(accept: str) -> bool:
     return any(kind in accept for kind in TEXT_TYPES)
 
 
-def prometheus_text(figures: Figures, instruments: WebInstruments, accept: str) -> tuple[bytes, str]:
+def prometheus_text(metrics: Metrics, instruments: WebInstruments, accept: str) -> tuple[bytes, str]:
     """The exposition and its content type, in the format `accept` prefers: the reading, and what the processes of this
     web server counted."""
     instruments.http.count()
-    return exposition(shown(instruments.registry, FiguresCollector(figures)), accept)
+    return exposition(shown(instruments.registry, MetricsCollector(metrics)), accept)

@@ -153,7 +153,7 @@ def shown_by_nginx(outcome: Outcome, target: Target) -> Response:
     if outcome is not Outcome.SIGN_IN:
         return refusal_page(outcome, target.uuid, "" if request.headers.get("Sec-Fetch-Dest") == "iframe" else path)
     if not core().settings.login_url:
-        raise Problem(400, "no_visit", "There is no sign-in page: LOGIN_URL is not set.")
+        raise Problem(400, "bad_forwarded_request", "There is no sign-in page: LOGIN_URL is not set.")
     response = to_login(target.uuid, path, 0)
     # The cookie would be for this host; nginx has set the workspace's own already.
     del response.headers["Set-Cookie"]

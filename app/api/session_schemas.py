@@ -115,6 +115,7 @@ def risk_field() -> Object:
     """A session's unsaved work (app/core/sessions/unsaved_work.py)."""
     return Object(
         "work at risk when it was last stopped: unsaved, uncommitted, unpushed, jobs; null for none, or not known",
+        of="unsaved_work",
         null=True,
     )
 

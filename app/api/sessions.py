@@ -194,7 +194,7 @@ def erase(uuid: str) -> Answer:
         "status": Status.TERMINATED if erased else Status.TERMINATING,
         "message": ERASED if erased else "Session is being erased",
         "backup": "",
-        "risk": None,
+        "unsaved_work": None,
     }
     return body, 200 if erased else 202
 

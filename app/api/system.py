@@ -11,7 +11,7 @@ from app.api.blueprint import Blueprint
 from app.api.current import core
 from app.api.health import Health, read_health
 from app.api.instruments import INSTRUMENTS
-from app.api.metrics import Figures, prometheus_text, read_figures, wants_text
+from app.api.metrics import Metrics, prometheus_text, read_metrics, wants_text
 from app.api.openapi import PLAIN
 from app.api.security import sees_the_service
 from app.api.system_schemas import HealthSchema, MetricsSchema
@@ -42,14 +42,14 @@ def health() -> Answer:
 @blp.alt_response(200, schema=PLAIN, content_type="text/plain", description="Metrics.")
 @blp.alt_response(200, schema=PLAIN, content_type="application/openmetrics-text", description="Metrics.")
 @blp.operation("metrics", metrics_key=True)
-def metrics() -> Figures | Response:
+def metrics() -> Metrics | Response:
     """Metrics, as JSON, or for Prometheus if the Accept header asks for its text formats. A key of the role `metrics`
     opens only this; it may be sent as `Authorization: Bearer` too. A key that is bound to users is refused."""
     if not sees_the_service():
         raise Problem(403, "forbidden", "The metrics are those of the whole service; this key is bound to users.")
-    figures = read_figures(core(), time.time())
+    found = read_metrics(core(), time.time())
     accept = request.headers.get("Accept", "")
     if not wants_text(accept):
-        return figures
-    text, content_type = prometheus_text(figures, current_app.extensions[INSTRUMENTS], accept)
+        return found
+    text, content_type = prometheus_text(found, current_app.extensions[INSTRUMENTS], accept)
     return Response(text, content_type=content_type)

@@ -6,7 +6,7 @@ from marshmallow import Schema, fields
 
 from app.api.answers import Items, Number, Object, Part, Text, Time, Whole
 from app.api.health import Health
-from app.api.metrics import Figures
+from app.api.metrics import Metrics
 from app.api.openapi import VERSION
 from app.core.redis.heartbeats import Policies
 from app.core.redis.memory import Fill
@@ -74,8 +74,8 @@ class HealthSchema(Schema):
 def count_field(status: Status) -> Whole:
     """The number of sessions in a state."""
 
-    def count(figures: Figures) -> int:
-        return figures.sessions[status]
+    def count(metrics: Metrics) -> int:
+        return metrics.sessions[status]
 
     return Whole(of=count)
 

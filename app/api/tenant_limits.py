@@ -45,8 +45,8 @@ class TenantLimits:
 
     def __init__(self, settings: Settings, shown: Mapping[Kind, Gauge] = MappingProxyType({})) -> None:
         self._shown = shown
-        self._per_session = settings.held_per_session
-        self._per_user = settings.held_per_user
+        self._per_session = settings.max_concurrent_per_session
+        self._per_user = settings.max_concurrent_per_user
         self._limit = ConcurrencyLimit()
 
     @contextmanager
@@ -57,8 +57,8 @@ class TenantLimits:
         bounds = [(Owner.USER, f"{user_id}{tokens}", self._per_user)] if user_id is not None else []
         if uuid:
             bounds.append((Owner.SESSION, f"{uuid}{tokens}", self._per_session))
-        if by.held_at_once:
-            bounds.append((Owner.KEY, by.name, by.held_at_once))
+        if by.max_concurrent:
+            bounds.append((Owner.KEY, by.name, by.max_concurrent))
         with ExitStack() as taken:
             for owner, name, most in bounds:
                 counter = f"{kind} {owner} {name}"

@@ -31,10 +31,10 @@ TOMBSTONE = (
 
 SESSION_KEYS = (
     *(keys.USE, keys.RESOURCES, keys.INBOX, keys.HELD, keys.PROMPTS, keys.ANSWERED, keys.AGENT, keys.TOKENS),
-    *(keys.LOCKOUT_TRIES, keys.POINTS, keys.SESSION_BACKUPS, keys.UNDONE),
+    *(keys.DISCONNECT_TRIES, keys.POINTS, keys.SESSION_BACKUPS, keys.UNDONE),
 )
 SETS = (
-    *(keys.INBOX_PENDING, keys.BACKUP_REQUESTS, keys.LOCKOUTS),
+    *(keys.INBOX_PENDING, keys.BACKUP_REQUESTS, keys.DISCONNECTS),
     *(keys.POINT_REQUESTS, keys.POINTS_WAITING, keys.POINTS_DUE),
 )
 

@@ -74,9 +74,9 @@ class TooManyAtOnce(LimitReached):
     code = "too_many_at_once"
     settings = MappingProxyType(
         {
-            Owner.SESSION: "HELD_PER_SESSION",
-            Owner.USER: "HELD_PER_USER",
-            Owner.KEY: "the key's `held_at_once` in API_KEYS",
+            Owner.SESSION: "MAX_CONCURRENT_PER_SESSION",
+            Owner.USER: "MAX_CONCURRENT_PER_USER",
+            Owner.KEY: "the key's `max_concurrent` in API_KEYS",
         }
     )
     retry_after = 5

@@ -355,7 +355,7 @@ class SessionService:
             if not nothing_runs(record):
                 self._tasks.send(task_queue.RENEW_TOKEN, uuid, request_id=request_id)
                 if record.status is Status.ACTIVE:
-                    self._tasks.send(task_queue.LOCK_OUT, uuid, request_id=request_id)
+                    self._tasks.send(task_queue.DISCONNECT, uuid, request_id=request_id)
             return record
         raise Superseded(f"Other calls keep revoking access to session {uuid}; retry.")
 

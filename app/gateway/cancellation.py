@@ -94,7 +94,7 @@ def _hung_up(number: int) -> bool:
         return bool(probe.poll(0))
 
 
-class Hangups:
+class DisconnectWatcher:
     """Watches clients' sockets with one thread, started with the first. The caller of `watch` must call `unwatch`."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class Hangups:
         with self._lock:
             if self._epoll is None or self._pid != os.getpid():
                 self._epoll, self._pid, self._calls = select.epoll(), os.getpid(), {}
-                threading.Thread(target=self._run, args=(self._epoll,), name="hangups", daemon=True).start()
+                threading.Thread(target=self._run, args=(self._epoll,), name="disconnects", daemon=True).start()
             number = client.fileno()
             self._epoll.register(number, select.EPOLLRDHUP | select.EPOLLONESHOT)
             self._calls[number] = call

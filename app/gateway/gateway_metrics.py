@@ -40,7 +40,7 @@ class Models:
             return name if name in self._known else OTHER
 
 
-class Figures:
+class Metrics:
     """What a process counts, with a registry of its own."""
 
     def __init__(self) -> None:

@@ -145,12 +145,12 @@ def _watched(parts: Gateway) -> Iterator[Call]:
     call = Call()
     # Only gunicorn provides the socket.
     client = request.environ.get("gunicorn.socket")
-    number = -1 if client is None else parts.hangups.watch(client, call)
+    number = -1 if client is None else parts.disconnects.watch(client, call)
     try:
-        with parts.figures.open.track_inprogress():
+        with parts.metrics.open.track_inprogress():
             yield call
     finally:
-        parts.hangups.unwatch(number)
+        parts.disconnects.unwatch(number)
 
 
 def _model_span(parts: Gateway) -> Span:
@@ -175,14 +175,14 @@ def _ask(parts: Gateway, record: Record, call: Call, asked: ChatRequest, meter: 
     except Problem as problem:
         span.fail(problem.code)
         raise
-    parts.figures.first_byte.observe(time.monotonic() - started)
+    parts.metrics.first_byte.observe(time.monotonic() - started)
     return answer
 
 
 def _relayed(parts: Gateway, answer: Answer, call: Call, meter: Meter) -> Iterator[bytes]:
     yield from relay(answer, call, meter)
     if meter.cut:
-        parts.figures.cut.inc()
+        parts.metrics.cut.inc()
         log.warning("the provider cut a stream off")
 
 
@@ -204,13 +204,13 @@ def _count(parts: Gateway, record: Record, meter: Meter, span: Span) -> None:
     tokens = meter.tokens()
     span.set("gen_ai.usage.input_tokens", tokens.prompt)
     span.set("gen_ai.usage.output_tokens", tokens.completion)
-    parts.figures.count_tokens(tokens, meter.model)
+    parts.metrics.count_tokens(tokens, meter.model)
     try:
         parts.token_usage.add(
             record.uuid, record.user_id, tokens, time.time(), parts.core.prices.model_name(meter.model)
         )
     except StateUnavailable:
-        parts.figures.unrecorded.inc(tokens.total)
+        parts.metrics.unrecorded.inc(tokens.total)
         log.warning("token usage not recorded", extra={"uuid": record.uuid, "tokens": tokens.total})
 
 

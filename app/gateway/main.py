@@ -16,8 +16,8 @@ from app.core.prompts.token_usage import TokenUsage
 from app.core.throttle import Throttle
 from app.gateway import agents, conversations, llm
 from app.gateway.audit import register_audit
-from app.gateway.cancellation import Hangups
-from app.gateway.gateway_metrics import Figures
+from app.gateway.cancellation import DisconnectWatcher
+from app.gateway.gateway_metrics import Metrics
 from app.gateway.identity import register_identity, who_asks
 from app.gateway.parts import EXTENSION, Gateway, gateway
 from app.gateway.provider import Provider
@@ -49,7 +49,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     check_keys(settings, backups=False)
     if not settings.keys_for(Purpose.WORKSPACE):
         raise SettingsError("SECRET_KEY has no key for workspace tokens, which identify workspaces.")
-    core, figures = Core(settings, stores_apart=True), Figures()
+    core, metrics = Core(settings, stores_apart=True), Metrics()
     app = Flask("gateway", static_folder=None, template_folder=None)
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
@@ -57,9 +57,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions[EXTENSION] = Gateway(
         core=core,
         token_usage=TokenUsage(core.redis),
-        provider=Provider(settings, figures),
-        figures=figures,
-        hangups=Hangups(),
+        provider=Provider(settings, metrics),
+        metrics=metrics,
+        disconnects=DisconnectWatcher(),
         deliveries=Throttle(DELIVERY_INTERVAL),
         # A notice may take as long, so a session holds one delivery worker with them.
         notices=Throttle(AGENT_TIMEOUT),
@@ -69,19 +69,19 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     register_error_handlers(app)
     largest = max(llm.LARGEST_REQUEST, conversations.CHECKPOINT_MAX)
-    register_request_hooks(app, figures.http, largest, core.budget)
+    register_request_hooks(app, metrics.http, largest, core.budget)
     register_tarpit(app, who_asks)
     register_audit(app)
     register_identity(app, settings.gateway_calls_per_session)
     trace_requests(app, lambda: "session" in g, continued_only=True)
-    app.after_request(lambda response: _count_request(figures, response))
+    app.after_request(lambda response: _count_request(metrics, response))
     for calls in (llm.blp, agents.blp, conversations.blp, blp):
         app.register_blueprint(calls)
     return app
 
 
-def _count_request(figures: Figures, response: Response) -> Response:
-    figures.requests.labels(request.endpoint or "none", str(response.status_code)).inc()
+def _count_request(metrics: Metrics, response: Response) -> Response:
+    metrics.requests.labels(request.endpoint or "none", str(response.status_code)).inc()
     return response
 
 
@@ -102,5 +102,5 @@ def metrics() -> Response:
     """Metrics for Prometheus, as long as they have no port of their own: workspaces reach this one."""
     if gateway().core.settings.metrics_port:
         raise Problem(404, "not_found", "The metrics are at METRICS_PORT, which workspaces don't reach.")
-    text, content_type = gateway().figures.text(request.headers.get("Accept", ""))
+    text, content_type = gateway().metrics.text(request.headers.get("Accept", ""))
     return Response(text, content_type=content_type)

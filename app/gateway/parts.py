@@ -13,8 +13,8 @@ from app.core.composition import Core
 from app.core.prompts.token_usage import TokenUsage
 from app.core.sessions.model import Record
 from app.core.throttle import Throttle
-from app.gateway.cancellation import Hangups
-from app.gateway.gateway_metrics import Figures
+from app.gateway.cancellation import DisconnectWatcher
+from app.gateway.gateway_metrics import Metrics
 from app.gateway.provider import Provider
 from app.http.concurrency import Slots
 
@@ -31,8 +31,8 @@ class Gateway:
     core: Core
     token_usage: TokenUsage
     provider: Provider
-    figures: Figures
-    hangups: Hangups
+    metrics: Metrics
+    disconnects: DisconnectWatcher
     deliveries: Throttle
     notices: Throttle
     renewals: Throttle

@@ -21,7 +21,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, ReadTimeoutError
 
 from app.gateway.cancellation import CURRENT, Call, ClientGone
-from app.gateway.gateway_metrics import Figures
+from app.gateway.gateway_metrics import Metrics
 from app.gateway.retries import LONGEST_RETRY_AFTER, parse_retry_after, retry_delay, worth_retrying
 from app.http.problems import Problem
 from app.process.settings import Settings
@@ -91,11 +91,11 @@ class Answer:
 class Provider:
     """The API at `LLM_BASE_URL`; `jitter` returns 0 to 1."""
 
-    def __init__(self, settings: Settings, figures: Figures, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, jitter: Callable[[], float] = random.random) -> None:
         self._base = settings.llm_base_url.rstrip("/")
         self._key = settings.llm_api_key.strip()
         self._settings = settings
-        self._figures = figures
+        self._metrics = metrics
         self._jitter = jitter
         self._pool = _pool(self._base, IDLE_CONNECTIONS)
 
@@ -136,7 +136,7 @@ class Provider:
                 return self._given_up(refusal)
             attempt += 1
             reason = _reason(refusal)
-            self._figures.retries.labels(reason).inc()
+            self._metrics.retries.labels(reason).inc()
             log.info("retrying a request to the model's API", extra={"reason": reason, "attempt": attempt})
             call.pause(delay)
 

@@ -459,10 +459,10 @@ class Settings:
 
     # The web process
     web_workers: int = setting(2, "processes", "one a core; scripts/run starts one unless this is set")
-    held_per_session: int = setting(
+    max_concurrent_per_session: int = setting(
         16, "each", "event streams, waiting calls, and calls to its agent of one session at a time, in each web process"
     )
-    held_per_user: int = setting(64, "each", "the same for all sessions of a user")
+    max_concurrent_per_user: int = setting(64, "each", "the same for all sessions of a user")
     max_streams: int = setting(4_096, "streams", "event streams of each web process; some 50 KB each")
     log_level: str = setting("INFO", "level", "of the JSON logs")
 

@@ -23,7 +23,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "deadlines of the archive": (keys.EXPIRY, keys.ARCHIVING, keys.ARCHIVED),
     "sets of sessions by status": (keys.BY_STATUS,),
     "lists of sessions": (keys.ALL, keys.BY_USER, keys.USER_TOMBSTONES),
-    "revocations to carry out": (keys.LOCKOUTS, keys.LOCKOUT_TRIES),
+    "revocations to carry out": (keys.DISCONNECTS, keys.DISCONNECT_TRIES),
     "how far connections were ended": (keys.DISCONNECTED_AT,),
     "login links": (keys.LINK,),
     "sign-ins": (keys.SIGNED_IN, keys.SIGN_INS),

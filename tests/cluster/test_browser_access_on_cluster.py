@@ -40,7 +40,7 @@ def place(api: Api) -> Place:
         processes=processes,
         runs_in=lambda uuid: set(ready_pods(uuid)),
         stop_editor=lambda uuid: api.shell(uuid, "kill -STOP $(pgrep -o -x MainThread)"),
-        unconfirmed=lambda uuid: bool(redis_says("ZSCORE", keys.LOCKOUTS, uuid)),
+        unconfirmed=lambda uuid: bool(redis_says("ZSCORE", keys.DISCONNECTS, uuid)),
         remains=lambda uuid: kubectl("get", "deployments,ingresses,pvc", "-l", f"session-uuid={uuid}"),
         foreign=f"{api.url}/livez",
         sibling_told=NO_COOKIE,

@@ -53,7 +53,7 @@ def on_this_machine(
 
     def unconfirmed(uuid: str) -> bool:
         with service.redis() as client:
-            return client.zscore(keys.LOCKOUTS, uuid) is not None
+            return client.zscore(keys.DISCONNECTS, uuid) is not None
 
     def remains(uuid: str) -> str:
         with service.redis(database=1) as routes:

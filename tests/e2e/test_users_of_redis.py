@@ -99,7 +99,7 @@ def test_every_process_does_its_work_as_its_own_user(service: Service, guarded: 
     service.call("POST", f"/session/{uuid}/chat", {"message": "what was it?", "id": "m2"})
     assert service.ended(uuid, "m2")["state"] == "processed"
     service.done("POST", f"/session/{uuid}/revoke")
-    wait_for(lambda: not guarded.client(ADMIN).zcard("sessions:lockouts"), "the lockout", seen)
+    wait_for(lambda: not guarded.client(ADMIN).zcard("sessions:disconnects"), "the disconnect", seen)
 
     service.done("POST", f"/session/{uuid}/scale-down")
     visit(service, session)

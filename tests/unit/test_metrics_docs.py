@@ -11,12 +11,12 @@ from prometheus_client.registry import Collector
 
 from app.agent.protocol import FAULTS, Failure
 from app.api.instruments import ForwardAuthInstruments, WebInstruments
-from app.api.metrics import COUNTED, Figures, FiguresCollector
+from app.api.metrics import COUNTED, Metrics, MetricsCollector
 from app.core.costs.ledger import Totals
 from app.core.redis.counters import ACTION_BUCKETS, ANSWERED, FIRST_TOKEN, PROMPT_BUCKETS, START_BUCKETS, Histogram
 from app.core.redis.memory import Fill
 from app.core.sessions.model import Status
-from app.gateway.gateway_metrics import Figures as GatewayFigures
+from app.gateway.gateway_metrics import Metrics as GatewayMetrics
 from tests.documents import table
 from workers.lifecycle.action_counters import (
     DONE,
@@ -28,7 +28,7 @@ from workers.lifecycle.action_counters import (
     SESSION_FAILED,
     STARTED,
 )
-from workers.worker_metrics import BeatFigures, ObserverFigures, WorkerFigures
+from workers.worker_metrics import BeatMetrics, ObserverMetrics, WorkerMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = re.compile(r"^\| `(\w+)` \| (gauge|counter|histogram) \|(.*?)\| (.*?) \| .+ \|$", re.MULTILINE)
@@ -37,13 +37,13 @@ Shown = dict[str, tuple[str, tuple[str, ...], set[str]]]
 """By name: type, labels, and the processes that show it."""
 
 
-def reading() -> Figures:
+def reading() -> Metrics:
     """One in which everything is there."""
 
     def histogram(bounds: tuple[float, ...]) -> Histogram:
         return Histogram((0,) * (len(bounds) + 1), 0.0, bounds)
 
-    return Figures(
+    return Metrics(
         sessions={Status.ACTIVE: 1},
         archived=1,
         archiving=1,
@@ -74,15 +74,15 @@ def reading() -> Figures:
 
 def collectors() -> Iterable[tuple[str, Collector]]:
     """What each process shows."""
-    yield "web, Redis", FiguresCollector(reading())
+    yield "web, Redis", MetricsCollector(reading())
     worker, beat, observer = CollectorRegistry(), CollectorRegistry(), CollectorRegistry()
-    WorkerFigures(worker)
-    BeatFigures(beat)
-    ObserverFigures(observer).leads()
+    WorkerMetrics(worker)
+    BeatMetrics(beat)
+    ObserverMetrics(observer).leads()
     for process, registry in (
         ("web", WebInstruments().registry),
         ("forward-auth", ForwardAuthInstruments().registry),
-        ("gateway", GatewayFigures()._registry),
+        ("gateway", GatewayMetrics()._registry),
         ("worker", worker),
         ("beat", beat),
         ("observer", observer),

@@ -26,7 +26,7 @@ class Left:
     """What an agent left: the unsaved work (app/core/sessions/unsaved_work.py), None when it is unknown, and the
     fingerprint of the files, "" when they may change after it was taken."""
 
-    risk: Mapping[str, Any] | None = None
+    unsaved_work: Mapping[str, Any] | None = None
     fingerprint: str = ""
 
 
@@ -46,9 +46,9 @@ def shut_down(core: Core, agent: Agent, reason: str, generation: int = 0, check:
             return seconds
         raise AgentUnavailable(f"The agent of session {agent.uuid} did not finish its shutdown in time.")
 
-    risk = None
+    unsaved = None
     try:
-        risk = core.agents.unsaved_work(agent, left())
+        unsaved = core.agents.unsaved_work(agent, left())
     except SessionError as error:
         log.warning("stopping without knowing the unsaved work: %s", error, extra={"uuid": agent.uuid})
     check()
@@ -56,7 +56,7 @@ def shut_down(core: Core, agent: Agent, reason: str, generation: int = 0, check:
         core.agents.cancel(agent, reason, generation, left())
     except SessionError as error:
         log.warning("stopping with a turn that may still run: %s", error, extra={"uuid": agent.uuid})
-        return Left(risk)
+        return Left(unsaved)
     check()
     try:
         core.agents.checkpoint(agent, left())
@@ -64,8 +64,8 @@ def shut_down(core: Core, agent: Agent, reason: str, generation: int = 0, check:
         log.warning("stopping without a checkpoint: %s", error, extra={"uuid": agent.uuid})
         if isinstance(error, CheckpointIncomplete) or not isinstance(error, AgentUnavailable):
             _note(core, agent.uuid, str(error))
-        return Left(risk)
-    return Left(risk, _fingerprint(core, agent, left))
+        return Left(unsaved)
+    return Left(unsaved, _fingerprint(core, agent, left))
 
 
 def _fingerprint(core: Core, agent: Agent, left: Callable[[], float]) -> str:

@@ -1,6 +1,6 @@
 """The terms of a backup, and the errors when a workspace does not meet them.
 
-A backup that cannot be complete, or could not be restored, is refused. It ends at the first such file; then a survey of
+A backup that cannot be complete, or could not be restored, is refused. It ends at the first such file; then a scan of
 the whole workspace, without reading it, gives the error its figures.
 """
 
@@ -44,7 +44,7 @@ class Unreadable(Exception):
 
 
 @dataclass
-class Survey:
+class Scan:
     """What a workspace holds: bytes and entries as a restore counts them, its largest file, and some of its unreadable
     paths."""
 
@@ -86,9 +86,9 @@ class Survey:
         return layout.stored
 
 
-def survey(source: Source, check: Check) -> Survey:
-    """Survey what is to be backed up."""
-    seen = Survey()
+def scan(source: Source, check: Check) -> Scan:
+    """Scan what is to be backed up."""
+    seen = Scan()
     for found in source.walk(seen.missed, check):
         try:
             seen.count(found, check)
@@ -99,7 +99,7 @@ def survey(source: Source, check: Check) -> Survey:
 
 def refusal(why: TooMuch | Unreadable, source: Source, terms: Terms) -> SessionError:
     """The error that names the problem and what to do."""
-    seen = survey(source, terms.check)
+    seen = scan(source, terms.check)
     too_much = seen.content_bytes > terms.max_bytes or seen.entries > terms.max_entries
     if not (seen.unreadable_count if isinstance(why, Unreadable) else too_much):
         return RetryableError("The workspace changed while it was backed up.")

@@ -78,7 +78,7 @@ ANY = Terms()
 
 
 @dataclass
-class Tally:
+class Stats:
     """What the zip holds so far. `unsettled` says that a large file changed while it was streamed; `announced` counts
     bytes of the zip, `restored` those that a restore will write."""
 
@@ -146,19 +146,19 @@ def write_backup(
         return _summary(files.sidecar(name), terms)
     for final in (False,) * (PASSES - 1) + (True,):
         with files.writing(name) as part, _opened(root) as source:
-            tally = Tally(terms)
+            stats = Stats(terms)
             try:
-                digest = _write(source, part, tally)
+                digest = _write(source, part, stats)
             except (TooMuch, Unreadable) as why:
                 raise refusal(why, source, terms) from why
             _check_in_place(root, source.project, identity.uuid)
-            if (tally.unsettled or tally.dissolved) and not final:
+            if (stats.unsettled or stats.dissolved) and not final:
                 continue
-            if tally.dissolved:
-                raise RetryableError(f"{tally.vanished} files or folders vanished while they were backed up.")
+            if stats.dissolved:
+                raise RetryableError(f"{stats.vanished} files or folders vanished while they were backed up.")
             with part.read_back() as stored:
-                verify(stored, name, _expected(digest, part.written, tally), terms.check)
-            described = _sidecar(name, identity, now, part.written, digest, tally)
+                verify(stored, name, _expected(digest, part.written, stats), terms.check)
+            described = _sidecar(name, identity, now, part.written, digest, stats)
             described["conversation"] = conversation(source.volume)
             # If the folder is still in place all files were complete: a removal renames it before it deletes files.
             _check_in_place(root, source.project, identity.uuid)
@@ -177,32 +177,32 @@ def _check_in_place(root: Path, folder: int, uuid: str) -> None:
         raise RetryableError("The workspace's files were replaced while they were backed up.")
 
 
-def _expected(digest: str, size: int, tally: Tally) -> Expected:
-    stored = {name: layout.stored for name, layout in tally.sparse.items()}
-    return Expected(digest, size, tally.entries, tally.content_bytes, stored)
+def _expected(digest: str, size: int, stats: Stats) -> Expected:
+    stored = {name: layout.stored for name, layout in stats.sparse.items()}
+    return Expected(digest, size, stats.entries, stats.content_bytes, stored)
 
 
-def _sidecar(name: str, identity: Identity, now: float, size: int, digest: str, tally: Tally) -> dict[str, Any]:
+def _sidecar(name: str, identity: Identity, now: float, size: int, digest: str, stats: Stats) -> dict[str, Any]:
     return {
         "name": name,
         "uuid": identity.uuid,
         "user_id": identity.user_id,
         "created_at": now,
         "size": size,
-        "files": tally.files,
-        "content_bytes": tally.content_bytes,
+        "files": stats.files,
+        "content_bytes": stats.content_bytes,
         "sha256": digest,
         "verified": True,
-        "entries": tally.entries,
-        "changed": list(tally.changed)[:LISTED],
-        "changed_count": len(tally.changed),
-        "skipped": tally.skipped[:LISTED],
-        "skipped_count": len(tally.skipped),
-        "complete": not tally.unreadable_count,
-        "unreadable": tally.unreadable,
-        "unreadable_count": tally.unreadable_count,
-        "outward_links": tally.outward_links,
-        "sparse": {name: layout.to_json() for name, layout in tally.sparse.items()},
+        "entries": stats.entries,
+        "changed": list(stats.changed)[:LISTED],
+        "changed_count": len(stats.changed),
+        "skipped": stats.skipped[:LISTED],
+        "skipped_count": len(stats.skipped),
+        "complete": not stats.unreadable_count,
+        "unreadable": stats.unreadable,
+        "unreadable_count": stats.unreadable_count,
+        "outward_links": stats.outward_links,
+        "sparse": {name: layout.to_json() for name, layout in stats.sparse.items()},
         "versions": {"manager": _manager_version(), "archive": FORMAT_VERSION},
         "identity": identity_fields(identity),
     }
@@ -232,10 +232,10 @@ def _manager_version() -> str:
         return "unknown"
 
 
-def _write(source: Source, part: NewBackup, tally: Tally) -> str:
+def _write(source: Source, part: NewBackup, stats: Stats) -> str:
     """Stream the tree into the new backup; the SHA-256 of what was written."""
     digest = hashlib.sha256()
-    chunks = stream_zip(_tree(source, tally), chunk_size=BLOCK, get_compressobj=_compressor)
+    chunks = stream_zip(_tree(source, stats), chunk_size=BLOCK, get_compressobj=_compressor)
     try:
         for chunk in chunks:
             digest.update(chunk)
@@ -263,27 +263,27 @@ def _opened(root: Path) -> Iterator[Source]:
         yield source
 
 
-def _tree(source: Source, tally: Tally) -> Iterator[MemberFile]:
+def _tree(source: Source, stats: Stats) -> Iterator[MemberFile]:
     """Every entry, a folder before its content, names in order."""
-    for found in source.walk(tally.missed, tally.terms.check):
+    for found in source.walk(stats.missed, stats.terms.check):
         try:
-            yield from _members(found, tally)
+            yield from _members(found, stats)
         except (OSError, Replaced) as error:
-            tally.missed(found.path, error)
+            stats.missed(found.path, error)
 
 
-def _members(found: Found, tally: Tally) -> Iterator[MemberFile]:
+def _members(found: Found, stats: Stats) -> Iterator[MemberFile]:
     """The zip entry of a found path: one, or none if it vanished or is a special file."""
     if stat.S_ISDIR(found.info.st_mode):
-        yield _plain(found.stored + "/", found.info, b"", tally)
+        yield _plain(found.stored + "/", found.info, b"", stats)
     elif stat.S_ISLNK(found.info.st_mode):
-        yield _link(found, tally)
+        yield _link(found, stats)
     elif stat.S_ISREG(found.info.st_mode):
-        yield from _file(found, tally)
+        yield from _file(found, stats)
     else:
         # Its name is in the sidecar.
         log.info("a special file is left out of a backup")
-        tally.skipped.append(printable(found.path))
+        stats.skipped.append(printable(found.path))
 
 
 def _unread(path: str, error: OSError) -> RetryableError:
@@ -291,20 +291,20 @@ def _unread(path: str, error: OSError) -> RetryableError:
     return RetryableError(f"{named} cannot be read ({os.strerror(error.errno or 0)}).")
 
 
-def _link(found: Found, tally: Tally) -> MemberFile:
+def _link(found: Found, stats: Stats) -> MemberFile:
     try:
         target = os.readlink(found.name, dir_fd=found.folder)
     except OSError as error:
         raise Replaced from error
     if not stays_inside(found.path, target):
-        tally.outward_links.append(found.stored)
-    tally.files += 1
-    return _plain(found.stored, found.info, os.fsencode(target), tally)
+        stats.outward_links.append(found.stored)
+    stats.files += 1
+    return _plain(found.stored, found.info, os.fsencode(target), stats)
 
 
-def _plain(name: str, info: os.stat_result, data: bytes, tally: Tally) -> MemberFile:
+def _plain(name: str, info: os.stat_result, data: bytes, stats: Stats) -> MemberFile:
     """An entry stored without compression: folders, links, empty files."""
-    method = NO_COMPRESSION_32 if tally.classic(len(data)) else NO_COMPRESSION_64
+    method = NO_COMPRESSION_32 if stats.classic(len(data)) else NO_COMPRESSION_64
     return _member(name, info, method, (data,) if data else ())
 
 
@@ -314,41 +314,41 @@ def _member(name: str, info: os.stat_result, method: Method, chunks: Iterable[by
     return name, zip_time(info.st_mtime_ns // 10**9), mode, method, chunks
 
 
-def _file(found: Found, tally: Tally) -> Iterator[MemberFile]:
+def _file(found: Found, stats: Stats) -> Iterator[MemberFile]:
     """The entry of a regular file: one, or none if it vanished."""
     for _ in range(LOOKS):
         with open_file(found.folder, found.name) as file:
             before = os.fstat(file.fileno())
             if before.st_size > SMALL:
-                yield from _large(file, found, before, tally)
+                yield from _large(file, found, before, stats)
                 return
             data = file.read(before.st_size + 1)
             after = os.fstat(file.fileno())
         if _same(before, after) and len(data) == before.st_size:
             break
     else:
-        tally.changed[printable(found.path)] = None
-    tally.files += 1
-    tally.content_bytes += len(data)
+        stats.changed[printable(found.path)] = None
+    stats.files += 1
+    stats.content_bytes += len(data)
     if not data:
-        yield _plain(found.stored, after, data, tally)
+        yield _plain(found.stored, after, data, stats)
         return
-    yield _member(found.stored, after, ZIP_32 if tally.classic(len(data)) else ZIP_64, (data,))
+    yield _member(found.stored, after, ZIP_32 if stats.classic(len(data)) else ZIP_64, (data,))
 
 
-def _large(file: BinaryIO, found: Found, before: os.stat_result, tally: Tally) -> Iterator[MemberFile]:
+def _large(file: BinaryIO, found: Found, before: os.stat_result, stats: Stats) -> Iterator[MemberFile]:
     whole = Layout(before.st_size, ((0, before.st_size),))
-    sparse = layout_of(file.fileno(), before.st_size, PIECES - tally.pieces, tally.terms.check)
+    sparse = layout_of(file.fileno(), before.st_size, PIECES - stats.pieces, stats.terms.check)
     layout = sparse or whole
-    tally.pieces += len(layout.data) + 1 if sparse else 0
-    method = ZIP_32 if tally.classic(layout.stored) else ZIP_64
-    tally.files += 1
-    with closing(_stream(file, found, before, layout, tally)) as chunks:
+    stats.pieces += len(layout.data) + 1 if sparse else 0
+    method = ZIP_32 if stats.classic(layout.stored) else ZIP_64
+    stats.files += 1
+    with closing(_stream(file, found, before, layout, stats)) as chunks:
         yield _member(found.stored, before, method, chunks)
 
 
 def _stream(
-    file: BinaryIO, found: Found, before: os.stat_result, layout: Layout, tally: Tally
+    file: BinaryIO, found: Found, before: os.stat_result, layout: Layout, stats: Stats
 ) -> Generator[bytes, None, None]:
     """The data of a large file, up to its first size: a file that grows faster than it is read would never end. For a
     sparse file, the layout of what was read is noted."""
@@ -358,18 +358,18 @@ def _stream(
         file.seek(start)
         left = length
         while left and (block := _next_block(file, found.path, left)):
-            tally.terms.check()
+            stats.terms.check()
             left -= len(block)
-            tally.content_bytes += len(block)
+            stats.content_bytes += len(block)
             yield block
         read.append((start, length - left))
         if left:
             break
     if layout.stored < layout.size:
-        tally.sparse[found.stored] = Layout(sum(read[-1]) if left else layout.size, tuple(read))
+        stats.sparse[found.stored] = Layout(sum(read[-1]) if left else layout.size, tuple(read))
     if left or not _same(before, os.fstat(file.fileno())):
-        tally.unsettled = True
-        tally.changed[printable(found.path)] = None
+        stats.unsettled = True
+        stats.changed[printable(found.path)] = None
 
 
 def _next_block(file: BinaryIO, path: str, left: int) -> bytes:

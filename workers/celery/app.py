@@ -60,7 +60,7 @@ app.heartbeat = heartbeat
 app.reporter = Reporter(client, BEAT)
 process_reports.register(client)
 worker_metrics.register(settings)
-app.steps["worker"].add(liveness.Pulse)
+app.steps["worker"].add(liveness.HeartbeatStep)
 app.conf.update(
     **celery_broker(settings.redis_url),
     task_queues=[Queue(name) for name in task_queue.QUEUES],

@@ -40,7 +40,7 @@ class PoolWatch:
         return bool(pool._pool) and all(looks < STUCK for looks in self._untaken.values())
 
 
-class Pulse(bootsteps.StartStopStep):
+class HeartbeatStep(bootsteps.StartStopStep):
     """Beats from a worker's event loop while its pool works, with the application's `heartbeat`."""
 
     requires = ("celery.worker.components:Pool",)

@@ -441,8 +441,8 @@ class Steps:
         left = shut_down(
             self._core, agent, reason, record.generation, while_wanted(self._store, record, newer, every=0.0)
         )
-        if left.risk is not None:
-            self._update(record, risk=left.risk, event=("risk", left.risk) if left.risk else None)
+        if (unsaved := left.unsaved_work) is not None:
+            self._update(record, unsaved_work=unsaved, event=("risk", unsaved) if unsaved else None)
         return left
 
     def _delete_points(self, record: Record) -> None:

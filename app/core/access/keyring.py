@@ -45,7 +45,7 @@ KEY_LENGTH = 16
 """Characters of API_KEY at least; `scripts/run` and `manifests/make-secrets` make longer ones."""
 
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
-KEY_FIELDS = frozenset({"name", "sha256", "role", "user_prefix", "limits", "held_at_once", "budget"})
+KEY_FIELDS = frozenset({"name", "sha256", "role", "user_prefix", "limits", "max_concurrent", "budget"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +53,14 @@ class Principal:
     """A caller with a key, or (`held`) with a session token.
 
     It may act for users whose id begins with `user_prefix`, "" for all. `limits` are the key's own rates by category.
-    `held_at_once` is its concurrency limit in each process, for waits, streams and calls to agents each (0: none)."""
+    `max_concurrent` is its concurrency limit in each process, for waits, streams and calls to agents each (0: none)."""
 
     name: str
     digest: str
     role: str
     user_prefix: str = ""
     limits: Mapping[str, str] = field(default_factory=dict)
-    held_at_once: int = 0
+    max_concurrent: int = 0
     held: AccessToken | None = None
 
     def may_see(self, user_id: str) -> bool:
@@ -148,11 +148,13 @@ def _principal(number: int, entry: Any) -> Principal:
         raise SettingsError(f"API_KEYS, entry {number}: limits must be an object with only {', '.join(CATEGORIES)}.")
     for category, rate in limits.items():
         check_rate(f"API_KEYS, entry {number}, {category}", rate)
-    held = entry.get("held_at_once", 0)
+    held = entry.get("max_concurrent", 0)
     if not isinstance(held, int) or isinstance(held, bool) or held < 0:
-        raise SettingsError(f"API_KEYS, entry {number}: held_at_once must be a whole number, 0 for no limit.")
+        raise SettingsError(f"API_KEYS, entry {number}: max_concurrent must be a whole number, 0 for no limit.")
     check_budget(f"API_KEYS, entry {number}", entry.get("budget", 0))
-    return Principal(name=name, digest=digest.lower(), role=role, user_prefix=prefix, limits=limits, held_at_once=held)
+    return Principal(
+        name=name, digest=digest.lower(), role=role, user_prefix=prefix, limits=limits, max_concurrent=held
+    )
 
 
 def check_budget(where: str, budget: Any) -> None:

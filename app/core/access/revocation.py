@@ -1,7 +1,7 @@
 """Revoking access to a workspace, and ending the connections made with it.
 
 Revocation is an intent: `access_epoch` of the record counts revocations. While older connections may exist the session
-is in `sessions:lockouts`, by when to try again to end them. A lost broker message, a killed worker or an unreachable
+is in `sessions:disconnects`, by when to try again to end them. A lost broker message, a killed worker or an unreachable
 agent only delay that. A workspace that does not confirm it is replaced. A sleeping session has no connections.
 """
 
@@ -75,12 +75,12 @@ class Revocations:
             self._redis.set(key, f"{this} {now}", ex=TRIES_KEPT)
         over = (float(first) if epoch == this else now) + HANDSHAKE
         if now < over:
-            self._store.defer(keys.LOCKOUTS, record.uuid, over)
+            self._store.defer(keys.DISCONNECTS, record.uuid, over)
         return now < over
 
     def due(self, uuid: str) -> bool:
         """Whether connections made with revoked access may still exist."""
-        return self._store.pending(keys.LOCKOUTS, uuid)
+        return self._store.pending(keys.DISCONNECTS, uuid)
 
     @redis_errors
     def disconnected(self, record: Record) -> bool:
@@ -96,22 +96,22 @@ class Revocations:
     @redis_errors
     def clear(self, uuid: str) -> None:
         """Cancel the disconnect of a session that no longer exists."""
-        self._redis.zrem(keys.LOCKOUTS, uuid)
+        self._redis.zrem(keys.DISCONNECTS, uuid)
 
     @redis_errors
     def sent(self, uuid: str, now: float) -> None:
         """Note that the task was enqueued: try again when its message may have been lost, later each time."""
         pipe = self._redis.pipeline()
-        pipe.incr(keys.LOCKOUT_TRIES.format(uuid=uuid))
-        pipe.expire(keys.LOCKOUT_TRIES.format(uuid=uuid), TRIES_KEPT)
+        pipe.incr(keys.DISCONNECT_TRIES.format(uuid=uuid))
+        pipe.expire(keys.DISCONNECT_TRIES.format(uuid=uuid), TRIES_KEPT)
         tries = int(pipe.execute()[0])
-        self._store.defer(keys.LOCKOUTS, uuid, now + max(self._patience, _pause(tries)))
+        self._store.defer(keys.DISCONNECTS, uuid, now + max(self._patience, _pause(tries)))
 
     @redis_errors
     def failed(self, uuid: str, now: float) -> None:
         """Note that the disconnect failed: try again soon, and later each time."""
-        tries = int(self._redis.get(keys.LOCKOUT_TRIES.format(uuid=uuid)) or 0)
-        self._store.defer(keys.LOCKOUTS, uuid, now + _pause(tries))
+        tries = int(self._redis.get(keys.DISCONNECT_TRIES.format(uuid=uuid)) or 0)
+        self._store.defer(keys.DISCONNECTS, uuid, now + _pause(tries))
 
 
 def nothing_runs(record: Record) -> bool:
@@ -125,7 +125,7 @@ def _pause(tries: int) -> float:
 
 
 def _keys(uuid: str) -> dict[str, str]:
-    return {"lockouts": keys.LOCKOUTS, "tries": keys.LOCKOUT_TRIES.format(uuid=uuid)}
+    return {"disconnects": keys.DISCONNECTS, "tries": keys.DISCONNECT_TRIES.format(uuid=uuid)}
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,9 @@ class AgentClient:
 
     def unsaved_work(self, agent: Agent, seconds: float = math.inf) -> Mapping[str, Any]:
         """The unsaved work a stop would put at risk, as app/core/sessions/unsaved_work.py reads it; empty for none."""
-        return read_unsaved_work(self._request(agent, "POST", "/risk", {}, timeout=min(UNSAVED_WORK_TIMEOUT, seconds)))
+        return read_unsaved_work(
+            self._request(agent, "POST", "/unsaved-work", {}, timeout=min(UNSAVED_WORK_TIMEOUT, seconds))
+        )
 
     def fingerprint(self, agent: Agent, seconds: float = math.inf) -> str:
         """A text that changes with the workspace's files, "" when the agent did not see all of them in time."""

@@ -55,9 +55,9 @@ ERASURES = "sessions:erasures"
 
 # Access
 
-LOCKOUTS = "sessions:lockouts"
+DISCONNECTS = "sessions:disconnects"
 """sorted set by deadline: when the end of a revoked session's connections is overdue"""
-LOCKOUT_TRIES = "session:{uuid}:lockout"
+DISCONNECT_TRIES = "session:{uuid}:disconnect_tries"
 """string with expiry: attempts to end the session's connections since its last revocation"""
 DISCONNECTED_AT = "session:{uuid}:disconnected"
 """string with expiry: the access epoch whose connections the editor has ended, and when it first said so"""

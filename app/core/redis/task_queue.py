@@ -84,7 +84,7 @@ LOOK_AGAIN = _task("sessions.look_again", "wake")
 
 DELIVER = _task("sessions.deliver", "deliver")
 WARN = _task("sessions.warn", "deliver")
-LOCK_OUT = _task("sessions.lock_out", "deliver")
+DISCONNECT = _task("sessions.disconnect", "deliver")
 TELL_FILES = _task("sessions.tell_files", "deliver")
 TOKEN_ENDED = _task("sessions.token_ended", "deliver")
 

@@ -2,7 +2,7 @@
 
 The gateway may not write records, so it writes these fields to the hash `session:{uuid}:use`; the record's next change
 copies them. A compromised gateway may write anything there, so Python (`well_formed`) and the scripts (their part
-`noted`) take only these fields, and only texts of their form.
+`pending_use`) take only these fields, and only texts of their form.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from app.core.signal_kinds import SIGNAL_PREFIX, SIGNALS
 
 
 class Form(StrEnum):
-    """The forms of texts; the part `noted` checks each by the function of this name."""
+    """The forms of texts; the part `pending_use` checks each by the function of this name."""
 
     NUMBER = "number"
     COUNT = "count"

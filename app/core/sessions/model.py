@@ -276,8 +276,8 @@ class Record(Identity):
     """the time of the announced sleep"""
     expiry_tries: int = 0
     """failed deletions by age since its last use; each makes the wait for the next longer"""
-    risk: Mapping[str, Any] = field(default_factory=dict)
-    """the unsaved work when it was last stopped (`app/core/sessions/unsaved_work.py`)"""
+    unsaved_work: Mapping[str, Any] = field(default_factory=dict)
+    """what was unsaved when it was last stopped (`app/core/sessions/unsaved_work.py`)"""
     disk_used_mib: int = 0
     """the used part of its volume, as its agent last reported it"""
     unarchived: Mapping[str, Any] = field(default_factory=dict)

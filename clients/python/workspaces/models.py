@@ -747,7 +747,7 @@ class Key(Answer):
     role: str
     user_prefix: str | None
     limits: Mapping[str, str]
-    held_at_once: int | None
+    max_concurrent: int | None
     budget: float | None
 
 

@@ -153,5 +153,5 @@ def test_an_agent_answers_what_is_at_risk(agent: AgentProcess) -> None:
     agent.start()
     repository(agent.folder)
     (agent.folder / "new").touch()
-    status, told = agent.call("POST", "/risk", {})
+    status, told = agent.call("POST", "/unsaved-work", {})
     assert (status, told["uncommitted"]["count"]) == (200, 1)

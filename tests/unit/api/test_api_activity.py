@@ -127,17 +127,17 @@ def test_a_session_on_its_way_out_can_not_be_kept_up(client: Client, core: Core,
 
 def test_the_work_at_risk_is_asked_of_an_awake_workspace(client: Client, core: Core, uuid: str) -> None:
     with fake_agent() as agent:
-        agent.risk = {"unsaved": {"count": 1, "names": ["a.py"]}, "complete": True}
+        agent.unsaved_work = {"unsaved": {"count": 1, "names": ["a.py"]}, "complete": True}
         assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
-        assert risk(client, uuid) == (True, agent.risk)
-        agent.risk = {"complete": True}
+        assert risk(client, uuid) == (True, agent.unsaved_work)
+        agent.unsaved_work = {"complete": True}
         assert risk(client, uuid) == (True, None)
     assert risk(client, uuid) == (False, None), "it answers no more"
 
 
 def test_the_work_at_risk_of_a_sleeping_session_is_what_was_seen_last(client: Client, core: Core, uuid: str) -> None:
     left = {"jobs": {"count": 2, "names": ["make"]}, "complete": True}
-    move(core, uuid, Status.SLEEPING, risk=left)
+    move(core, uuid, Status.SLEEPING, unsaved_work=left)
     assert risk(client, uuid) == (True, left)
 
 

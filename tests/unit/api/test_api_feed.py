@@ -195,8 +195,8 @@ def test_a_quiet_stream_has_a_comment_now_and_then(core: Core) -> None:
 
 @pytest.mark.settings(
     max_streams=3,
-    held_per_user=1,
-    api_keys=json.dumps([key_entry("backend", SERVICE_KEY, held_at_once=1), *KEYS[1:]]),
+    max_concurrent_per_user=1,
+    api_keys=json.dumps([key_entry("backend", SERVICE_KEY, max_concurrent=1), *KEYS[1:]]),
 )
 def test_the_limits_of_streams_hold(client: Client, service: Client, bound: Client, core: Core) -> None:
     with following(service):

@@ -228,9 +228,8 @@ def test_scale_down_that_something_newer_overtook_is_409(client: Client, core: C
 
 
 def test_delete_waits_and_answers_the_same_again(client: Client, core: Core, uuid: str) -> None:
-    risk = {"jobs": {"count": 1, "names": ["make"]}, "complete": True}
-    told = {"backup": f"app-{uuid}-20261120-080000.zip", "risk": risk}
-    meanwhile(changes(core, uuid), lambda: move(core, uuid, Status.TERMINATED, **told))
+    backup, unsaved = f"app-{uuid}-20261120-080000.zip", {"jobs": {"count": 1, "names": ["make"]}, "complete": True}
+    meanwhile(changes(core, uuid), lambda: move(core, uuid, Status.TERMINATED, backup=backup, unsaved_work=unsaved))
     for headers in (LONG_WAIT, {}):
         answer = client.delete(f"/session/{uuid}", headers=headers)
         assert answer.status_code == 200
@@ -238,7 +237,8 @@ def test_delete_waits_and_answers_the_same_again(client: Client, core: Core, uui
             "uuid": uuid,
             "status": "terminated",
             "message": "Session and all resources deleted",
-            **told,
+            "backup": backup,
+            "risk": unsaved,
         }
     assert shown(client, uuid)["status"] == "terminated"
 

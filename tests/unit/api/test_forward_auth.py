@@ -244,7 +244,7 @@ def test_the_api_does_not_answer_for_forward_auth(stranger: Client, uuid: str) -
 
 def test_forward_auth_is_asked_about_workspaces_and_answers_nothing_else(forward_auth: Client) -> None:
     check_problem(forward_auth.get("/auth/verify", headers=asked("vs-code-zzzzzzzz.localhost")), 401, "unauthorized")
-    check_problem(forward_auth.get("/auth/verify"), 400, "no_visit")
+    check_problem(forward_auth.get("/auth/verify"), 400, "bad_forwarded_request")
     for host in ("agents.localhost", "vs-code-short.localhost", "grafana.localhost"):
         check_problem(forward_auth.get("/auth/verify", headers=asked(host)), 404, "not_found")
         page = forward_auth.get("/auth/verify", headers=asked(host, **NAVIGATION))
@@ -395,7 +395,7 @@ def test_nginx_brings_back_without_the_link(stranger: Client, uuid: str) -> None
     for told in (again(f"{own}/", **POLL), again(f"http://api.localhost/chat/{uuid}/history")):
         check_problem(told, 503, "workspace_not_up")
     for elsewhere in ("https://example.com/", f"{own}.example.com/", "javascript:alert(1)", f"{own}/\r\n"):
-        check_problem(again(elsewhere), 400, "no_visit")
+        check_problem(again(elsewhere), 400, "bad_forwarded_request")
 
 
 def test_refusals_are_logged_with_the_session_and_waiting_tabs_are_not(

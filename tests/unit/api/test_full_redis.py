@@ -61,7 +61,7 @@ def fill(client: redis.Redis, share: float) -> None:
         number += 1
 
 
-def brim(client: redis.Redis) -> None:
+def fill_up(client: redis.Redis) -> None:
     """Leave no room for even the shortest text, by lowering what it may take."""
     client.config_set("maxmemory", taken(client) // 2)
     with pytest.raises(redis.OutOfMemoryError):
@@ -109,14 +109,14 @@ def test_what_was_carried_out_is_told_of_though_there_is_no_room_now(
     assert (answer.status_code, answer.json["pod_response"]) == (200, {"text": "hello"})
 
 
-@pytest.mark.parametrize("fullness", ["reserve", "brim"])
+@pytest.mark.parametrize("fullness", ["reserve", "limit"])
 @pytest.mark.slow
 def test_what_frees_room_works_however_full_it_is(
     client: Client, core: Core, limited: redis.Redis, fullness: str, uuid: str
 ) -> None:
     fill(limited, NEARLY)
-    if fullness == "brim":
-        brim(limited)
+    if fullness == "limit":
+        fill_up(limited)
     answer = client.post(f"/session/{uuid}/sleep", headers=ONCE)
     assert (answer.status_code, answer.json["status"]) == (200, Status.SLEEPING), answer.text
     assert client.get(f"/session/{uuid}").json["session"]["status"] == Status.SLEEPING
@@ -171,7 +171,7 @@ def test_an_answer_takes_the_place_of_older_ones_while_there_is_no_room(
 
 
 def test_a_redis_that_is_full_to_the_brim_says_so(core: Core, client: Client, limited: redis.Redis) -> None:
-    brim(limited)
+    fill_up(limited)
     with pytest.raises(StoreFull):
         core.counters.count("wakes")
     check_problem(create(client), 507, "insufficient_storage")

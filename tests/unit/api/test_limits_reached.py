@@ -38,7 +38,7 @@ from tests.unit.gateway.helpers import GatewayMaker, Workspace
 from tests.world import SECRET_KEY
 
 BATCH_KEY = "batch-key"
-BATCH = key_entry("batch", BATCH_KEY, held_at_once=1, budget=1.0)
+BATCH = key_entry("batch", BATCH_KEY, max_concurrent=1, budget=1.0)
 
 
 class Service:
@@ -112,14 +112,14 @@ def rate_of_sign_ins(service: Service) -> Any:
 
 
 def waits_of_session(service: Service) -> Any:
-    client = service.client(held_per_session=1)
+    client = service.client(max_concurrent_per_session=1)
     uuid = new_session(client)
     service.hold(client, Kind.WAIT, ADMIN_KEY, uuid)
     return client.post(f"/session/{uuid}/sleep", headers={"Prefer": "wait=1"})
 
 
 def streams_of_user(service: Service) -> Any:
-    client = service.client(held_per_user=1)
+    client = service.client(max_concurrent_per_user=1)
     service.open(client.get(f"/session/{new_session(client)}/events", buffered=False))
     return client.get(f"/session/{new_session(client)}/events")
 
@@ -182,9 +182,9 @@ CASES: list[tuple[Reach, int, str, str, str, str]] = [
     (rate_of_key, 429, "rate_limited", "key api_key", "1", "RATE_LIMIT_WAKE"),
     (rate_of_a_keys_own, 429, "rate_limited", "key web", "5", "the key's `limits` in API_KEYS"),
     (rate_of_session_token, 429, "rate_limited", "session token", "1", "RATE_LIMIT_WAKE"),
-    (waits_of_session, 429, "too_many_waits", "session", "1", "HELD_PER_SESSION"),
-    (streams_of_user, 429, "too_many_streams", "user ada", "1", "HELD_PER_USER"),
-    (agent_calls_of_key, 429, "too_many_agent_calls", "key batch", "1", "the key's `held_at_once` in API_KEYS"),
+    (waits_of_session, 429, "too_many_waits", "session", "1", "MAX_CONCURRENT_PER_SESSION"),
+    (streams_of_user, 429, "too_many_streams", "user ada", "1", "MAX_CONCURRENT_PER_USER"),
+    (agent_calls_of_key, 429, "too_many_agent_calls", "key batch", "1", "the key's `max_concurrent` in API_KEYS"),
     (streams_of_server, 503, "too_many_streams", "server", "1", "MAX_STREAMS"),
     (calls_at_the_gateway, 429, "too_many_calls", "session", "1", "GATEWAY_CALLS_PER_SESSION"),
     (bytes_at_the_gateway, 503, "busy", "server", "10", "BODY_BUDGET_BYTES"),

@@ -36,7 +36,7 @@ from tests.unit.api.helpers import (
 )
 
 READ_KEY, SCHOOL_KEY = "the-key-that-only-reads", "the-key-of-a-school"
-SCHOOL = {"user_prefix": "s-", "held_at_once": 5, "budget": 12.5}
+SCHOOL = {"user_prefix": "s-", "max_concurrent": 5, "budget": 12.5}
 NONE = {
     "status": "none",
     "dry_run": None,

@@ -200,7 +200,7 @@ def test_nginx_leads_to_the_products_sign_in_and_back(
     assert (poll.status_code, "Workspace-Next" in poll.headers) == (403, False)
     for bad, error in (
         ({"next": "elsewhere"}, "invalid_request"),
-        ({"next": "sign_in", "rd": "https://evil.example.com/"}, "no_visit"),
+        ({"next": "sign_in", "rd": "https://evil.example.com/"}, "bad_forwarded_request"),
     ):
         answer = api.get("/auth/again", query_string={"rd": f"http://{own}/"} | bad)
         check_problem(answer, 400, error)

@@ -39,7 +39,7 @@ from tests.waiting import wait_for
 
 BATCH_KEY = "batch-key"
 
-pytestmark = pytest.mark.settings(held_per_session=2, held_per_user=3, wait_default=5.0)
+pytestmark = pytest.mark.settings(max_concurrent_per_session=2, max_concurrent_per_user=3, wait_default=5.0)
 
 
 @contextmanager
@@ -119,9 +119,9 @@ def test_calls_to_a_slow_agent_are_bounded(
         core.history.prompt(core.store.get(uuid), "m1")
 
 
-def batch(held_at_once: object) -> str:
+def batch(max_concurrent: object) -> str:
     """API_KEYS with a key that sets its own bound."""
-    return json.dumps([*KEYS, key_entry("batch", BATCH_KEY, held_at_once=held_at_once)])
+    return json.dumps([*KEYS, key_entry("batch", BATCH_KEY, max_concurrent=max_concurrent)])
 
 
 def test_a_key_may_set_a_bound_of_its_own(make_app: AppMaker) -> None:
@@ -132,12 +132,12 @@ def test_a_key_may_set_a_bound_of_its_own(make_app: AppMaker) -> None:
         check_problem(own.get(f"/session/{second}/events"), 429, "too_many_streams")
         with streaming(other, uuid, 2):
             pass
-    assert core_of(app).settings.held_per_session == 16
+    assert core_of(app).settings.max_concurrent_per_session == 16
 
 
 @pytest.mark.parametrize("bound", [-1, "3", True, 1.5])
 def test_a_bound_that_is_none_stops_the_start(settings: Settings, bound: object) -> None:
-    with pytest.raises(SettingsError, match="held_at_once"):
+    with pytest.raises(SettingsError, match="max_concurrent"):
         read_keyring(replace(settings, api_keys=batch(bound)))
 
 

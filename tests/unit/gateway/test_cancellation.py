@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from app.gateway.cancellation import Call, ClientGone, Hangups
+from app.gateway.cancellation import Call, ClientGone, DisconnectWatcher
 
 PATIENCE = 30.0
 
@@ -24,7 +24,7 @@ def test_a_client_that_hangs_up_cancels_its_call():
     server, client = socket.socketpair()
     call = Call()
     with server:
-        Hangups().watch(server, call)
+        DisconnectWatcher().watch(server, call)
         client.close()
         wait_gone(call)
 
@@ -55,13 +55,13 @@ def test_a_connection_given_back_is_left_alone():
 @pytest.mark.slow
 def test_a_client_no_longer_watched_cancels_nothing():
     """Its request is over; one that is watched meanwhile still does."""
-    hangups, over, other = Hangups(), Call(), Call()
+    disconnects, over, other = DisconnectWatcher(), Call(), Call()
     first, first_client = socket.socketpair()
     second, second_client = socket.socketpair()
     with first, second:
-        number = hangups.watch(first, over)
-        hangups.watch(second, other)
-        hangups.unwatch(number)
+        number = disconnects.watch(first, over)
+        disconnects.watch(second, other)
+        disconnects.unwatch(number)
         first_client.close()
         second_client.close()
         wait_gone(other)
@@ -70,35 +70,39 @@ def test_a_client_no_longer_watched_cancels_nothing():
 
 @pytest.mark.slow
 def test_a_kept_connection_is_watched_again_and_again():
-    hangups = Hangups()
+    disconnects = DisconnectWatcher()
     server, client = socket.socketpair()
     with server:
         for _ in range(3):
-            hangups.unwatch(hangups.watch(server, Call()))
+            disconnects.unwatch(disconnects.watch(server, Call()))
         call = Call()
-        hangups.watch(server, call)
+        disconnects.watch(server, call)
         client.close()
         wait_gone(call)
 
 
 def test_unwatching_a_socket_that_was_closed_is_no_error():
-    hangups = Hangups()
+    disconnects = DisconnectWatcher()
     server, client = socket.socketpair()
-    number = hangups.watch(server, Call())
+    number = disconnects.watch(server, Call())
     server.close()
     client.close()
-    hangups.unwatch(number)
-    hangups.unwatch(-1)
-    assert not hangups._calls
+    disconnects.unwatch(number)
+    disconnects.unwatch(-1)
+    assert not disconnects._calls
 
 
 @pytest.mark.slow
 def test_many_clients_cost_one_thread():
-    hangups, calls, pairs = Hangups(), [Call() for _ in range(50)], [socket.socketpair() for _ in range(50)]
+    disconnects, calls, pairs = (
+        DisconnectWatcher(),
+        [Call() for _ in range(50)],
+        [socket.socketpair() for _ in range(50)],
+    )
     before = set(threading.enumerate())
     for (server, _), call in zip(pairs, calls, strict=True):
-        hangups.watch(server, call)
-    assert [thread.name for thread in threading.enumerate() if thread not in before].count("hangups") == 1
+        disconnects.watch(server, call)
+    assert [thread.name for thread in threading.enumerate() if thread not in before].count("disconnects") == 1
     for _, client in pairs:
         client.close()
     for call in calls:

@@ -6,7 +6,7 @@ import time
 
 from app.core.prompts.token_usage import Tokens
 from app.core.redis.counters import ANSWERED, FIRST_TOKEN
-from app.gateway.gateway_metrics import MODELS, Figures, Models
+from app.gateway.gateway_metrics import MODELS, Metrics, Models
 from tests.unit.gateway.helpers import GatewayMaker, Workspace, event
 
 
@@ -65,10 +65,10 @@ def test_workspaces_cannot_make_labels() -> None:
 
 
 def test_tokens_are_counted_by_model() -> None:
-    figures = Figures()
-    figures.count_tokens(Tokens(7, 2), "gpt-5")
-    figures.count_tokens(Tokens(7, 2, estimated=9), "gpt-5")
-    text = figures.text("text/plain")[0].decode()
+    metrics = Metrics()
+    metrics.count_tokens(Tokens(7, 2), "gpt-5")
+    metrics.count_tokens(Tokens(7, 2, estimated=9), "gpt-5")
+    text = metrics.text("text/plain")[0].decode()
     assert 'gateway_llm_tokens_total{kind="prompt",model="gpt-5"} 7.0' in text
     assert 'gateway_llm_tokens_total{kind="completion",model="gpt-5"} 2.0' in text
     assert 'gateway_llm_tokens_estimated_total{kind="prompt"} 7.0' in text

@@ -9,7 +9,7 @@ import redis
 
 from app.core.redis import keys
 from app.core.redis.model_answers import ModelAnswers
-from app.gateway.gateway_metrics import Figures
+from app.gateway.gateway_metrics import Metrics
 from app.gateway.model_check import ASKED_EVERY, ModelCheck
 from app.gateway.provider import Provider
 from app.process.settings import Settings
@@ -23,7 +23,7 @@ class Checked:
     def __init__(self, client: redis.Redis, folder: Path, url: str) -> None:
         self.now = 1_000.0
         self.answers = ModelAnswers(client)
-        provider = Provider(Settings(data_dir=folder, llm_base_url=url, llm_api_key="sk-test"), Figures())
+        provider = Provider(Settings(data_dir=folder, llm_base_url=url, llm_api_key="sk-test"), Metrics())
         self.check = ModelCheck(provider, self.answers, lambda: self.now)
 
 

@@ -123,7 +123,7 @@ def test_the_dialog_of_a_deletion_shows_what_is_at_risk(visitor: Visitor, core: 
         "jobs": {"count": 1, "names": []},
         "complete": False,
     }
-    move(core, uuid, Status.SLEEPING, risk=risk, waiting=1)
+    move(core, uuid, Status.SLEEPING, unsaved_work=risk, waiting=1)
     add_backup(core, uuid)
     page = " ".join(visitor.get(f"/sessions/delete?uuid={uuid}").text.split())
     assert f"Delete the session <code>{uuid}</code> of ada?" in page

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.api.metrics import read_figures
+from app.api.metrics import read_metrics
 from app.core.errors import NoSpace, RetryableError
 from app.core.redis import keys, task_queue
 from app.core.restore_points.names import reference
@@ -195,8 +195,8 @@ def test_a_deleted_session_is_due_for_nothing(world: World) -> None:
 def test_late_drills_are_counted(world: World) -> None:
     world.asleep()
     cycle = world.settings.drill_cycle
-    assert read_figures(world.core, world.now + cycle).drills_late == 0
-    late = read_figures(world.core, world.now + 2 * cycle + 1)
+    assert read_metrics(world.core, world.now + cycle).drills_late == 0
+    late = read_metrics(world.core, world.now + 2 * cycle + 1)
     assert late.drills_late == 1
     assert late.drills_oldest == pytest.approx(2 * cycle + 1)
 

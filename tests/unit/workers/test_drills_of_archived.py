@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.api.metrics import read_figures
+from app.api.metrics import read_metrics
 from app.core.errors import RetryableError
 from app.core.redis import keys, task_queue
 from app.core.restore_points.index import RestorePoint
@@ -114,7 +114,7 @@ def test_without_a_whole_one_its_status_says_so_and_it_stays_late_until_it_has_o
     assert ("the backup of" in record.reason) is backup
     assert record.restore_from == reference(uuid, points[0].id), "the store may have its objects back"
     assert sweep(world, CYCLE / 2) == []
-    assert read_figures(world.core, world.now).drills_late == 1
+    assert read_metrics(world.core, world.now).drills_late == 1
 
     assert sweep(world, CYCLE / 4) == [task_queue.DRILL] * 3
     assert failures(world, uuid) == [each.id for each in points] * 2, "each is tried again in each cycle"
@@ -123,7 +123,7 @@ def test_without_a_whole_one_its_status_says_so_and_it_stays_late_until_it_has_o
     record = world.get(uuid)
     assert (record.reason, record.reason_code, record.last_proven) == ("", "", world.now)
     assert record.restore_from == reference(uuid, points[0].id)
-    assert read_figures(world.core, world.now).drills_late == 0
+    assert read_metrics(world.core, world.now).drills_late == 0
     assert world.wake(uuid).files_of == 0
     assert world.files(uuid)["at"] == str(points[1].created_at).encode()
 
@@ -138,7 +138,7 @@ def test_all_of_its_points_were_deleted(world: World) -> None:
         assert world.get(uuid).reason_code == "restore_points_broken"
         StoredPoints(world.core, world.clock).look()
     assert world.core.restore_points.of(uuid) == []
-    assert read_figures(world.core, world.now).drills_late == 1
+    assert read_metrics(world.core, world.now).drills_late == 1
 
 
 def test_once_it_has_its_files_again_it_waits_for_no_cycle(world: World) -> None:

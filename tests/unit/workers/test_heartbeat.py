@@ -109,8 +109,8 @@ def test_a_worker_beats_from_its_event_loop_and_in_no_other_way() -> None:
     worker = SimpleNamespace(app=SimpleNamespace(heartbeat=heart), pool=SimpleNamespace(_pool=pool()), steps=[])
     hub = SimpleNamespace(call_repeatedly=lambda *timer: timers.append(timer))
 
-    assert liveness.Pulse in app.steps["worker"]
-    liveness.Pulse(worker).register_with_event_loop(worker, hub)
+    assert liveness.HeartbeatStep in app.steps["worker"]
+    liveness.HeartbeatStep(worker).register_with_event_loop(worker, hub)
 
     [(seconds, look, seen)] = timers
     assert (seconds, heart.count) == (EVERY, 0)

@@ -96,7 +96,7 @@ def test_what_a_user_waits_for_never_queues_behind_a_backup() -> None:
     assert {task_queue.ROUTES[task_queue.PROVISION], task_queue.ROUTES[task_queue.WAKE]} == {"wake"}
     to_agents = {task for task, name in task_queue.ROUTES.items() if name == "deliver"}
     short = {task_queue.CHECK_POLICIES, task_queue.TOKEN_ENDED}
-    asking = {task_queue.DELIVER, task_queue.WARN, task_queue.LOCK_OUT, task_queue.TELL_FILES}
+    asking = {task_queue.DELIVER, task_queue.WARN, task_queue.DISCONNECT, task_queue.TELL_FILES}
     assert to_agents == asking | short, "an agent may hang"
     assert {task.queue for task in task_queue.TASKS.values() if task.long} == {"backup"}
 

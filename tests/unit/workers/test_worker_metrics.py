@@ -17,14 +17,14 @@ from app.core.redis.task_queue import ENQUEUED_AT
 from tests.world import World
 from workers import worker_metrics
 from workers.observer import Observer, kind_of
-from workers.worker_metrics import BeatFigures, ObserverFigures, WorkerFigures
+from workers.worker_metrics import BeatMetrics, ObserverMetrics, WorkerMetrics
 
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[CollectorRegistry]:
     """That of the figures of this process, made anew."""
     made = CollectorRegistry()
-    figures = WorkerFigures(made)
+    figures = WorkerMetrics(made)
     monkeypatch.setattr(worker_metrics, "worker_figures", lambda: figures)
     yield made
     worker_metrics._begun.set(None)
@@ -94,7 +94,7 @@ def test_attempts_are_counted_by_task(world: World, registry: CollectorRegistry)
 
 def test_beat_counts_what_it_sends() -> None:
     registry = CollectorRegistry()
-    BeatFigures(registry).sent(task_queue.SWEEP_IDLE, 123.0)
+    BeatMetrics(registry).sent(task_queue.SWEEP_IDLE, 123.0)
     assert registry.get_sample_value("beat_sent_total", {"task": task_queue.SWEEP_IDLE}) == 1
     assert registry.get_sample_value("beat_last_sent_timestamp_seconds") == 123.0
 
@@ -102,7 +102,7 @@ def test_beat_counts_what_it_sends() -> None:
 def test_the_lag_of_the_observer_counts_from_its_last_complete_view() -> None:
     now = 100.0
     registry = CollectorRegistry()
-    figures = ObserverFigures(registry, ticks=lambda: now)
+    figures = ObserverMetrics(registry, ticks=lambda: now)
 
     def lag() -> float | None:
         return registry.get_sample_value("observer_lag_seconds")
@@ -122,7 +122,7 @@ def test_the_lag_of_the_observer_counts_from_its_last_complete_view() -> None:
 def test_the_observer_counts_what_it_applies(world: World) -> None:
     uuid = world.active()
     registry = CollectorRegistry()
-    observer = Observer(world.core, world.runtime, world.clock, figures=ObserverFigures(registry))
+    observer = Observer(world.core, world.runtime, world.clock, figures=ObserverMetrics(registry))
     seen = world.runtime.observe(uuid)
     assert seen is not None
     kinds = {

@@ -4,7 +4,7 @@
 -- Count a request in several fixed windows at once, and read what the request is about on the same way. `record` is ""
 -- for none, `seconds` the length of a window, `cost` how much to count.
 -- Answers, for each window, how much is counted in it and the milliseconds it has left, then the record, flat.
--- needs: noted
+-- needs: pending_use
 -- keys: record, windows...
 -- args: seconds, cost
 local answer = {}
@@ -17,7 +17,7 @@ for _, window in ipairs(windows) do
   end
   answer[#answer + 1] = left
 end
-answer[#answer + 1] = record ~= '' and whole(record) or {}
+answer[#answer + 1] = record ~= '' and merged(record) or {}
 return answer
 
 -- script keep_answer
@@ -79,7 +79,7 @@ return 1
 -- Read a session and redeem a login link, which is valid for one lookup only. `lookup` is an id by which the lookup is
 -- recognised when it is repeated after a lost answer.
 -- Answers the link's target (uuid:access epoch), "" for an unknown or used link, and the session's hash.
--- needs: noted
+-- needs: pending_use
 -- keys: session, link
 -- args: lookup
 local text = redis.call('GET', link) or ''
@@ -90,13 +90,13 @@ if not taken then
 elseif taken ~= given.lookup then
   meant = ''
 end
-return {meant, whole(session)}
+return {meant, merged(session)}
 
 -- script revoke
 -- Revoke all access to a session's workspace, revoke its token if a process may have it, and schedule the disconnect.
 -- `request` is the change, `due` when to check the disconnect. Answers as `apply`.
 -- needs: changes
--- keys: lockouts, tries
+-- keys: disconnects, tries
 -- args: request, uuid, due
 local answer = apply(given.request)
 if answer[1] ~= 'ok' then return answer end
@@ -105,19 +105,19 @@ redis.call('DEL', tries)
 if status == 'sleeping' and generation == settled then
   -- Nothing runs, and nothing starts before this script ends. The last token ended with the sleep, and the next one is
   -- not in use yet.
-  redis.call('ZREM', lockouts, given.uuid)
+  redis.call('ZREM', disconnects, given.uuid)
 else
   redis.call('HINCRBY', session, 'epoch', 1)
-  redis.call('ZADD', lockouts, given.due, given.uuid)
+  redis.call('ZADD', disconnects, given.due, given.uuid)
 end
 return {answer[1], answer[2], redis.call('HGETALL', session)}
 
 -- script disconnected
 -- All connections to a session's workspace from before an access epoch have ended. Answers 0 when access was revoked
 -- again since.
--- keys: session, lockouts, tries
+-- keys: session, disconnects, tries
 -- args: uuid, access_epoch
 if (redis.call('HGET', session, 'access_epoch') or '0') ~= given.access_epoch then return 0 end
-redis.call('ZREM', lockouts, given.uuid)
+redis.call('ZREM', disconnects, given.uuid)
 redis.call('DEL', tries)
 return 1

@@ -6,13 +6,13 @@
 -- request, `ttl` in ms, `tries` the field that counts the attempts.
 -- Answers {code, the hash afterwards}; code is "ok", "done" (nothing is left to do) or "held" (another attempt has the
 -- lease, and sends what is left at its end).
--- needs: noted
+-- needs: pending_use
 -- keys: session, lease, requests
 -- args: uuid, generation, token, ttl, tries
 local newest, settled = unpack(redis.call('HMGET', session, 'generation', 'settled'))
 local request = given.generation == ''
 if not newest then return {'done', {}} end
-fold(session)
+merge_use(session)
 if request then
   if not redis.call('ZSCORE', requests, given.uuid) then return {'done', {}} end
 elseif newest ~= given.generation or tonumber(settled or '0') >= tonumber(given.generation) then

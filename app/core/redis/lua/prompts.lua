@@ -3,7 +3,7 @@
 -- part prompts
 -- What all scripts on a session's prompts begin with. `held` has the prompts held back while the session sleeps,
 -- `prompts` all unfinished ones, `pending` the sessions with waiting prompts; `due` is when the sweep checks.
--- needs: events, noted
+-- needs: events, pending_use
 -- keys: session, events, inbox, held, prompts, pending, agent, prompt
 -- args: uuid, id, now, marker, due, events_kept, events_bytes
 local use = session .. ':use'
@@ -31,7 +31,7 @@ end
 -- The agent works: note activity.
 local function touch()
   if not lives() then return end
-  local known = noted(session)
+  local known = pending_use(session)
   for _, field in ipairs({'last_activity', 'signal_turn'}) do
     local last = string.match(known[field] or redis.call('HGET', session, field) or '0', '^%S+')
     if tonumber(last) < tonumber(given.now) then redis.call('HSET', use, field, given.now) end
@@ -192,7 +192,7 @@ if not state then
     keep(#given.rolled_back, #given.rolled_back + given.overhead)
     return {'known', '', {}, redis.call('HGETALL', prompt), 0}
   end
-  local waiting = tonumber(noted(session).waiting or redis.call('HGET', session, 'waiting') or '0')
+  local waiting = tonumber(pending_use(session).waiting or redis.call('HGET', session, 'waiting') or '0')
   if waiting >= tonumber(given.limit) or redis.call('LLEN', prompts) >= tonumber(given.most) then
     return {'full', 'prompts', {}, {}, 0}
   end
@@ -217,7 +217,7 @@ if not state then
   tell('queued')
 end
 count()
-return {woken[1], woken[2], whole(session), redis.call('HGETALL', prompt), redis.call('EXISTS', agent)}
+return {woken[1], woken[2], merged(session), redis.call('HGETALL', prompt), redis.call('EXISTS', agent)}
 
 -- script delivered
 -- The agent has a prompt. Answers 1 when the prompt was waiting until now.

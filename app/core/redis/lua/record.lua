@@ -92,7 +92,7 @@ local function log(stream, most, bytes, added)
   redis.call('PUBLISH', stream, '')
 end
 
--- part noted
+-- part pending_use
 -- A session's use, which the gateway notes in a hash beside the record, as it may not write records. These fields are
 -- newer than the record's. Only the fields of `USE_FIELDS` count, and only texts of their form.
 -- needs: use_fields
@@ -124,26 +124,26 @@ local function well_formed(field, text)
   return form ~= nil and #text <= LONGEST_USE and FORMS[form](text)
 end
 
-local function noted(session)
+local function pending_use(session)
   local flat, known = redis.call('HGETALL', session .. ':use'), {}
   for i = 1, #flat, 2 do if well_formed(flat[i], flat[i + 1]) then known[flat[i]] = flat[i + 1] end end
   return known
 end
 
--- The record with its noted use, in the form of HGETALL.
-local function whole(session)
+-- The record with its pending use, in the form of HGETALL.
+local function merged(session)
   local flat = redis.call('HGETALL', session)
   if #flat == 0 then return flat end
-  for field, text in pairs(noted(session)) do
+  for field, text in pairs(pending_use(session)) do
     flat[#flat + 1] = field
     flat[#flat + 1] = text
   end
   return flat
 end
 
--- Copy the noted use into the record, which leaves out fields at their default.
-local function fold(session)
-  for field, text in pairs(noted(session)) do
+-- Merge the pending use into the record, which leaves out fields at their default.
+local function merge_use(session)
+  for field, text in pairs(pending_use(session)) do
     if text == '0' or text == '{}' then
       redis.call('HDEL', session, field)
     else
@@ -199,13 +199,13 @@ end
 --   event {type, data}, events_kept (how many), events_bytes (in how many), events_ttl (seconds, 0 for ever),
 --   tombstone_ttl (seconds).
 -- Answers {code, detail, the hash afterwards}; code is "ok", "noop", "missing", "stale", "illegal" or "in_use".
--- needs: events, noted, intervals, sources
+-- needs: events, pending_use, intervals, sources
 -- keys: session, events, intents, idle, expiry, all
 local function apply(request)
   local change = cjson.decode(request)
   local status = redis.call('HGET', session, 'status')
   if not status then return {'missing', '', {}} end
-  fold(session)
+  merge_use(session)
 
   local function answer(code, detail) return {code, detail, redis.call('HGETALL', session)} end
   local function contains(list, value)
@@ -355,13 +355,13 @@ return given.uuid
 -- script signals
 -- Note activity signals of a session, unless it is being deleted. `newest` is the time of the newest signal, `fields`
 -- are field, text, ... Answers 0 when the session does not exist.
--- needs: noted
+-- needs: pending_use
 -- keys: session
 -- args: newest, fields...
 local status, last, tries = unpack(redis.call('HMGET', session, 'status', 'last_activity', 'expiry_tries'))
 if not status or status == 'terminating' or status == 'terminated' then return 0 end
 local use = session .. ':use'
-if tonumber(noted(session).last_activity or last or '0') < tonumber(given.newest) then
+if tonumber(pending_use(session).last_activity or last or '0') < tonumber(given.newest) then
   redis.call('HSET', use, 'last_activity', given.newest)
 end
 redis.call('HSET', use, unpack(given.fields))

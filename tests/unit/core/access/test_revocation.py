@@ -36,7 +36,7 @@ def uuid(world: World, agent: FakeAgent) -> str:
 
 
 def still_owed(world: World, uuid: str) -> bool:
-    return world.core.redis.zscore(keys.LOCKOUTS, uuid) is not None
+    return world.core.redis.zscore(keys.DISCONNECTS, uuid) is not None
 
 
 def orders(agent: FakeAgent) -> list[int]:
@@ -62,7 +62,7 @@ def test_connections_are_ended_at_once_and_once_more_when_the_handshakes_of_befo
     """Forward auth admitted those whose handshake was under way just before the revocation."""
     world.sessions.revoke(uuid)
     assert still_owed(world, uuid)
-    assert world.work() == [task_queue.RENEW_TOKEN, task_queue.LOCK_OUT]
+    assert world.work() == [task_queue.RENEW_TOKEN, task_queue.DISCONNECT]
     assert (orders(agent), still_owed(world, uuid)) == ([1], True)
     end_connections(world.core, uuid, world.now + HANDSHAKE / 2)
     assert still_owed(world, uuid), "a repeated message does not shorten the wait"
@@ -74,12 +74,12 @@ def test_a_lost_message_is_sent_again(world: World, agent: FakeAgent, uuid: str)
     world.sessions.revoke(uuid)
     world.tasks.lose_all()
     world.sweeps.stale()
-    assert task_queue.LOCK_OUT not in world.work(), "it may still be on its way"
+    assert task_queue.DISCONNECT not in world.work(), "it may still be on its way"
     assert sweep_until_paid(world, uuid, 15) == pytest.approx(world.settings.stale_after, abs=1)
     assert len(orders(agent)) == ENDED
     world.now += 3_600
     world.sweeps.stale()
-    assert task_queue.LOCK_OUT not in world.work()
+    assert task_queue.DISCONNECT not in world.work()
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_a_start_that_takes_long_is_looked_at_less_and_less_often(world: World, 
     asked = 0
     for _ in range(3_600):
         world.sweeps.stale()
-        asked += world.work().count(task_queue.LOCK_OUT)
+        asked += world.work().count(task_queue.DISCONNECT)
         world.now += 1
     assert still_owed(world, uuid)
     assert 10 <= asked <= 3_600 / LONGEST_RETRY + 12
@@ -261,7 +261,7 @@ def test_passes_taken_back_while_connections_are_being_ended_are_owed_as_well(
 
     monkeypatch.setattr(type(world.core.agents), "disconnect", once_more)
     task, args = world.tasks.sent.pop()
-    assert task == task_queue.LOCK_OUT
+    assert task == task_queue.DISCONNECT
     end_connections(world.core, args[0], world.now)
     assert (world.get(uuid).access_epoch, still_owed(world, uuid)) == (2, True)
     world.tasks.lose_all()
@@ -325,7 +325,7 @@ def test_a_session_that_is_gone_is_forgotten(world: World) -> None:
     end_connections(world.core, lost, world.now)
     assert not still_owed(world, lost)
     sweep_until_paid(world, deleted, 15)
-    assert world.core.redis.zcard(keys.LOCKOUTS) == 0
+    assert world.core.redis.zcard(keys.DISCONNECTS) == 0
 
 
 def test_without_a_secret_key_nobody_is_inside(make_world: Callable[..., World]) -> None:

@@ -321,7 +321,7 @@ def test_a_sleep_ends_the_turn_and_stores_the_conversation_first(world: World, u
     world.work()
     cancel = ("POST", "/cancel", {"reason": "sleep", "generation": world.get(uuid).generation})
     assert [(method, path) for method, path, _ in agent.requests][2:] == [("POST", "/checkpoint")]
-    assert agent.requests[:2] == [("POST", "/risk", {}), cancel]
+    assert agent.requests[:2] == [("POST", "/unsaved-work", {}), cancel]
     assert stopped_after == [3]
 
 

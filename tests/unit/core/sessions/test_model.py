@@ -39,7 +39,7 @@ records = st.builds(
     provisioned=st.booleans(),
     delete_backup=st.booleans(),
     phases=st.dictionaries(st.sampled_from(["enqueued", "volume", "started", "ready"]), st.integers(0, 10**6)),
-    risk=st.dictionaries(st.text(), st.integers()),
+    unsaved_work=st.dictionaries(st.text(), st.integers()),
     unarchived=st.dictionaries(st.text(), st.integers()),
     signals=st.dictionaries(st.sampled_from(list(SIGNALS)), signals),
 )

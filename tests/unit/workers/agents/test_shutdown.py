@@ -26,10 +26,10 @@ def address(world: World, uuid: str) -> Agent:
 def test_a_sleep_tells_what_it_puts_at_risk_before_it_stops_anything(world: World, agent: FakeAgent) -> None:
     """In the events and in the record, and it asks for that first."""
     uuid = world.active_with(agent)
-    agent.risk = RISK
+    agent.unsaved_work = RISK
     world.sleep(uuid)
-    assert [path for _, path, _ in agent.requests] == ["/risk", "/cancel", "/checkpoint"]
-    assert world.get(uuid).risk == RISK
+    assert [path for _, path, _ in agent.requests] == ["/unsaved-work", "/cancel", "/checkpoint"]
+    assert world.get(uuid).unsaved_work == RISK
     assert world.told(uuid, "risk") == [RISK]
     kinds = [event.data.get("phase", event.type) for event in world.events_of(uuid)]
     assert kinds.index("risk") < kinds.index("stopped")
@@ -37,23 +37,23 @@ def test_a_sleep_tells_what_it_puts_at_risk_before_it_stops_anything(world: Worl
 
 def test_a_delete_tells_it_too(world: World, agent: FakeAgent) -> None:
     uuid = world.active_with(agent)
-    agent.risk = RISK
+    agent.unsaved_work = RISK
     record = world.delete(uuid)
-    assert (record.status, record.risk) == (Status.TERMINATED, RISK)
+    assert (record.status, record.unsaved_work) == (Status.TERMINATED, RISK)
     assert world.told(uuid, "risk") == [RISK]
 
 
 def test_a_delete_of_a_sleeping_session_tells_what_its_sleep_left_behind(world: World, agent: FakeAgent) -> None:
     uuid = world.active_with(agent)
-    agent.risk = RISK
+    agent.unsaved_work = RISK
     world.sleep(uuid)
-    assert world.delete(uuid).risk == RISK
+    assert world.delete(uuid).unsaved_work == RISK
 
 
 def test_nothing_at_risk_takes_back_what_was_before(world: World, agent: FakeAgent) -> None:
     uuid = world.active_with(agent)
-    world.core.store.change(uuid, world.now, risk=RISK)
-    assert world.sleep(uuid).risk == {}
+    world.core.store.change(uuid, world.now, unsaved_work=RISK)
+    assert world.sleep(uuid).unsaved_work == {}
     assert world.told(uuid, "risk") == []
 
 
@@ -67,10 +67,10 @@ def test_an_agent_that_hangs_holds_a_sleep_up_no_longer_than_its_deadlines(world
     world.sessions.sleep(uuid)
     assert world.work() == [task_queue.SLEEP]
     assert not world.runtime.workspaces[uuid].running
-    assert world.get(uuid).risk == {}
+    assert world.get(uuid).unsaved_work == {}
 
 
-@pytest.mark.parametrize("last", ["/risk", "/cancel"])
+@pytest.mark.parametrize("last", ["/unsaved-work", "/cancel"])
 def test_a_leave_ends_as_soon_as_the_stop_is_not_wanted_any_more(world: World, agent: FakeAgent, last: str) -> None:
     """Between any two of its steps; the exception goes through, so that what was begun is undone."""
     uuid = world.active_with(agent)

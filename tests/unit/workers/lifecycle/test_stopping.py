@@ -44,7 +44,7 @@ def test_all_that_is_asked_of_an_agent_before_a_stop_has_one_deadline(
     agent.raw_answer = b" " * 100_000
     world.sessions.sleep(uuid)
     assert world.work() == [task_queue.SLEEP]
-    assert [path for _, path, _ in agent.requests] == ["/risk"]
+    assert [path for _, path, _ in agent.requests] == ["/unsaved-work"]
     assert not world.runtime.workspaces[uuid].running
 
 
@@ -63,7 +63,7 @@ def test_a_sleep_whose_processes_take_their_time_is_put_off_and_counts_as_no_fai
     world.work()
     asleep = world.get(uuid)
     assert (asleep.settled, asleep.stopping, asleep.status) == (asleep.generation, False, Status.SLEEPING)
-    assert [path for _, path, _ in agent.requests] == ["/risk", "/cancel", "/checkpoint"]
+    assert [path for _, path, _ in agent.requests] == ["/unsaved-work", "/cancel", "/checkpoint"]
 
 
 def test_a_workspace_that_never_ends_fails_at_last(world: World) -> None:
@@ -113,7 +113,7 @@ def test_a_delete_takes_its_leave_apart_from_the_backups(world: World, agent: Fa
     done = world.sweep(world.sweeps.stale, ENDING_PAUSE)
     assert [task for task in done if task.startswith("sessions.")] == [task_queue.LEAVE, task_queue.TEARDOWN]
     assert world.get(uuid).status is Status.TERMINATED
-    assert [path for _, path, _ in agent.requests] == ["/risk", "/cancel", "/checkpoint"]
+    assert [path for _, path, _ in agent.requests] == ["/unsaved-work", "/cancel", "/checkpoint"]
 
 
 def test_a_teardown_that_finds_an_agent_hands_on_to_its_leave(world: World, agent: FakeAgent) -> None:
