@@ -14,4 +14,9 @@ def table(document: str, section: str) -> list[list[str]]:
     [found] = [each for each in sections if each.startswith(f"{section}\n")]
     rows = [line for line in found.splitlines() if line.startswith("|")][2:]
     assert rows, f"{document} has no table in {section}"
-    return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+    return [cells(row) for row in rows]
+
+
+def cells(row: str) -> list[str]:
+    """The texts of a table's row."""
+    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1]]

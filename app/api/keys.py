@@ -16,7 +16,7 @@ from app.core.access.keyring import ROLES, Keyring
 from app.core.costs.budgets import key_budgets
 
 
-def most_held(key: Mapping[str, Any]) -> int | None:
+def concurrency_limit(key: Mapping[str, Any]) -> int | None:
     return key["max_concurrent"] or None
 
 
@@ -27,7 +27,7 @@ class KeySchema(Schema):
     role = Text(enum=list(ROLES))
     user_prefix = Text("it acts for users whose id begins so; null for all", null=True)
     limits = Object("its own rate limits by kind of call", values=fields.String(), examples=[{"create": "1000/minute"}])
-    max_concurrent = Whole("its waits, streams and calls to agents at a time", of=most_held, null=True)
+    max_concurrent = Whole("its waits, streams and calls to agents at a time", of=concurrency_limit, null=True)
     budget = Number("dollars a calendar month", null=True)
 
 

@@ -148,12 +148,12 @@ def _principal(number: int, entry: Any) -> Principal:
         raise SettingsError(f"API_KEYS, entry {number}: limits must be an object with only {', '.join(CATEGORIES)}.")
     for category, rate in limits.items():
         check_rate(f"API_KEYS, entry {number}, {category}", rate)
-    held = entry.get("max_concurrent", 0)
-    if not isinstance(held, int) or isinstance(held, bool) or held < 0:
+    most = entry.get("max_concurrent", 0)
+    if not isinstance(most, int) or isinstance(most, bool) or most < 0:
         raise SettingsError(f"API_KEYS, entry {number}: max_concurrent must be a whole number, 0 for no limit.")
     check_budget(f"API_KEYS, entry {number}", entry.get("budget", 0))
     return Principal(
-        name=name, digest=digest.lower(), role=role, user_prefix=prefix, limits=limits, max_concurrent=held
+        name=name, digest=digest.lower(), role=role, user_prefix=prefix, limits=limits, max_concurrent=most
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import re
 
 import pytest
 
@@ -17,6 +16,7 @@ from scripts.generate.files import REDIS_USERS, files
 from scripts.generate.marked import COMMAND, MarkersMissing, Part, table
 from scripts.generate.reference import Undocumented, documented
 from tests.conftest import ROOT
+from tests.documents import cells
 
 PART = Part("page.md", "figures", lambda: "new")
 
@@ -47,14 +47,12 @@ def test_what_stands_around_the_part_is_kept():
     assert replaced == f"before\n{PART.begin}\n\nnew\n\n{PART.end}\nafter\n"
 
 
-def rows(text: str) -> list[list[str]]:
-    """The cells of a table's rows, without its head."""
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in text.splitlines()[2:]]
-
-
 def test_a_text_does_not_end_its_cell():
     """`local | kubernetes` stays one cell."""
-    assert rows(table(("A", "B"), [("`a | b`", "c")])) == [["`a \\| b`", "c"]]
+    made = table(("A", "B"), [("`a | b`", "c")])
+
+    assert made == "| A | B |\n| --- | --- |\n| `a \\| b` | c |"
+    assert cells(made.splitlines()[-1]) == ["`a | b`", "c"]
 
 
 def test_the_tables_have_every_row():
@@ -66,7 +64,7 @@ def test_the_tables_have_every_row():
         reference.signals: set(SIGNALS),
     }
     for write, expected in names.items():
-        made = rows(write())
+        made = [cells(row) for row in write().splitlines()[2:]]
         assert {row[0].strip("`") for row in made} == expected
         assert len(made) == len(expected)
         assert len({len(row) for row in made}) == 1
