@@ -130,7 +130,7 @@ class Core:
         )
         self.sessions = SessionService(
             store=self.store,
-            session_list=SessionList(client),
+            session_list=SessionList(client, self.store),
             events=self.events,
             backups=self.backups,
             points=self.restore_points,

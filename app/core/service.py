@@ -180,7 +180,7 @@ class SessionService:
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page[Record]:
-        """Sessions, newest first, with what a list shows; as `SessionList.page`."""
+        """Sessions, newest first, as `SessionList.page`."""
         wanted = Filter(user_id=user_id, status=status, tier=tier, labels=labels, search=search)
         return self._list.page(wanted, limit=limit, cursor=cursor)
 

@@ -1,7 +1,4 @@
-"""Lists of sessions: by user and state from the indexes, by labels and search from the records on the way.
-
-A list reads the fields it shows or compares, not whole records, which take five times as long.
-"""
+"""Lists of sessions: by user and state from the indexes, by labels and search from the records on the way."""
 
 from __future__ import annotations
 
@@ -14,28 +11,14 @@ import redis
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.paging import Page, Source, filtered, members_of, these
-from app.core.redis.use_fields import well_formed
-from app.core.sessions.model import CODECS, Record, Status, Tier
+from app.core.sessions.model import Record, Status, Tier
+from app.core.sessions.store import SessionStore
 
 SCANNED = 2_000
 """Sessions compared for one page at most: about 50 ms. A longer search goes on with the next page."""
 
 COMPARED = ("user_id", "labels", "status", "archived_at")
-SHOWN = (
-    "uuid",
-    "user_id",
-    "status",
-    "created_at",
-    "last_activity",
-    "ttl",
-    "archived_at",
-    "labels",
-    "reason",
-    "reason_code",
-    "waiting",
-)
-SHOWN_OF_USE = ("last_activity", "waiting")
-"""Those of `SHOWN` that may be newer in the hash of use."""
+"""The fields that `Filter.matches` needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +52,15 @@ class Filter:
 class SessionList:
     """Pages of sessions, newest first. Raises `StateUnavailable`, and `InvalidRequest` for a foreign cursor."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, store: SessionStore) -> None:
         self._redis = client
+        self._store = store
 
     @redis_errors
     def page(self, wanted: Filter, *, limit: int, cursor: str | None) -> Page[Record]:
-        """Records with the fields `SHOWN` only. `total` counts those of the user and state, or of the user that are
-        archived. If more is asked for, at most `SCANNED` of these are compared: the page may have fewer than `limit`,
-        or none, and go on."""
+        """The records, without those that have just gone. `total` counts those of the user and state, or of the user
+        that are archived. If more is asked for, at most `SCANNED` of these are compared: the page may have fewer than
+        `limit`, or none, and go on."""
         source, total = self._source(wanted)
         found, following = filtered(
             source,
@@ -85,7 +69,7 @@ class SessionList:
             cursor=cursor,
             most=SCANNED if wanted.compares else limit,
         )
-        return Page(total, self._rows(found), following)
+        return Page(total, self._store.find(found), following)
 
     def _source(self, wanted: Filter) -> tuple[Source, int]:
         """The sessions that `page` counts, and how many they are."""
@@ -110,15 +94,6 @@ class SessionList:
             )
         }
 
-    def _rows(self, uuids: Sequence[str]) -> list[Record]:
-        """The records of these sessions, without those that have just gone."""
-        pipe = self._redis.pipeline(transaction=False)
-        for uuid in uuids:
-            pipe.hmget(keys.SESSION.format(uuid=uuid), SHOWN)
-            pipe.hmget(keys.USE.format(uuid=uuid), SHOWN_OF_USE)
-        answers = pipe.execute()
-        return [_record(*pair) for pair in zip(answers[::2], answers[1::2], strict=True) if pair[0][0] is not None]
-
 
 def _index(wanted: Filter) -> str:
     """The index of those that are archived, in a state, of a user, or of all. The first leaves least."""
@@ -133,10 +108,3 @@ def _index(wanted: Filter) -> str:
 def _of_user(user_id: str) -> tuple[str, str]:
     """The indexes of a user's sessions: the living ones, and the terminated ones."""
     return keys.BY_USER.format(user_id=user_id), keys.USER_TOMBSTONES.format(user_id=user_id)
-
-
-def _record(texts: Sequence[str | None], of_use: Sequence[str | None]) -> Record:
-    known = {name: text for name, text in zip(SHOWN, texts, strict=True) if text is not None}
-    newer = zip(SHOWN_OF_USE, of_use, strict=True)
-    known |= {name: text for name, text in newer if text is not None and well_formed(name, text)}
-    return Record(**{name: CODECS[name][0](text) for name, text in known.items()})

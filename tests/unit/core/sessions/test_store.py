@@ -103,7 +103,7 @@ def test_terminated_leaves_a_tombstone_that_expires(store: SessionStore, redis_c
     store.change("00000000", 5_000.0, to=Status.TERMINATED, settle=True)
     assert store.get("00000000").status is Status.TERMINATED
     assert 86_000 < redis_client.ttl("session:00000000") <= 86_400
-    listed = SessionList(redis_client)
+    listed = SessionList(redis_client, store)
     assert listed.page(Filter(user_id="ada"), limit=10, cursor=None).total == 0
     gone = listed.page(Filter(user_id="ada", status=Status.TERMINATED), limit=10, cursor=None)
     assert [r.uuid for r in gone.items] == ["00000000"]
