@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -17,7 +17,7 @@ from app.core.composition import Core
 from app.core.costs.ledger import Totals
 from app.core.operations.verdicts import State, of_model
 from app.core.redis import keys
-from app.core.redis.counters import ANSWERED, FIRST_TOKEN, Histogram
+from app.core.redis.counters import ANSWERED, COUNTED, FIRST_TOKEN, Histogram
 from app.core.redis.memory import Fill
 from app.core.redis.task_queue import QUEUES
 from app.core.restore_points.drilling import LATE
@@ -25,30 +25,6 @@ from app.core.sessions.model import Status, Tier
 from app.process.shared_metrics import exposition, shown
 
 TEXT_TYPES = ("text/plain", "application/openmetrics-text")
-COUNTED: Mapping[str, str] = {
-    "starts": "Sessions that became active",
-    "sleeps": "Sessions that were put to sleep",
-    "backups": "Backups that were made",
-    "teardowns": "Sessions that were deleted",
-    "sessions_failed": "Sessions that failed",
-    "backups_failed": "Requested backups that failed",
-    "points_made": "Restore points that were made",
-    "points_unchanged": "Restore points that were asked for although nothing had changed",
-    "points_failed": "Attempts at a restore point that failed; each is repeated",
-    "points_broken": "Restore points of which a check found data missing",
-    "points_stored_bytes": "Bytes that restore points added to the store",
-    "drills_proven": "Drills that restored a restore point and found each file as it was",
-    "drills_failed": "Drills that found a restore point broken",
-    "drills_put_off": "Drills that could not be made; each is repeated",
-    "rollbacks": "Rollbacks to a restore point that were done",
-    "rollbacks_failed": "Rollbacks that were called off; the session went on with the files it had",
-    "volumes_lost": "Volumes that were gone, of which a copy was there",
-    "volumes_restored": "Lost volumes whose files were restored",
-    "archived": "Sessions that were archived",
-    "unarchived": "Archived sessions whose files were restored",
-    "archives_failed": "Sessions that could not be archived and kept their volume",
-}
-"""The counters, shown from 0 on: a rate needs a value from before the first event."""
 
 ACTIONS = ("create", "wake", "restore", "rollback", "sleep", "archive", "backup", "point", "drill", "delete")
 UNSAFE = re.compile(r"[^a-zA-Z0-9_]")

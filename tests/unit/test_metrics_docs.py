@@ -11,9 +11,17 @@ from prometheus_client.registry import Collector
 
 from app.agent.protocol import FAULTS, Failure
 from app.api.instruments import ForwardAuthInstruments, WebInstruments
-from app.api.metrics import COUNTED, Metrics, MetricsCollector
+from app.api.metrics import Metrics, MetricsCollector
 from app.core.costs.ledger import Totals
-from app.core.redis.counters import ACTION_BUCKETS, ANSWERED, FIRST_TOKEN, PROMPT_BUCKETS, START_BUCKETS, Histogram
+from app.core.redis.counters import (
+    ACTION_BUCKETS,
+    ANSWERED,
+    COUNTED,
+    FIRST_TOKEN,
+    PROMPT_BUCKETS,
+    START_BUCKETS,
+    Histogram,
+)
 from app.core.redis.memory import Fill
 from app.core.sessions.model import Status
 from app.gateway.gateway_metrics import Metrics as GatewayMetrics

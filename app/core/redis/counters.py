@@ -13,6 +13,32 @@ from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.task_queue import enqueued_at
 
+COUNTED: Mapping[str, str] = {
+    "starts": "Sessions that became active",
+    "sleeps": "Sessions that were put to sleep",
+    "backups": "Backups that were made",
+    "teardowns": "Sessions that were deleted",
+    "sessions_failed": "Sessions that failed",
+    "backups_failed": "Requested backups that failed",
+    "points_made": "Restore points that were made",
+    "points_unchanged": "Restore points that were asked for although nothing had changed",
+    "points_failed": "Attempts at a restore point that failed; each is repeated",
+    "points_broken": "Restore points of which a check found data missing",
+    "points_stored_bytes": "Bytes that restore points added to the store",
+    "drills_proven": "Drills that restored a restore point and found each file as it was",
+    "drills_failed": "Drills that found a restore point broken",
+    "drills_put_off": "Drills that could not be made; each is repeated",
+    "rollbacks": "Rollbacks to a restore point that were done",
+    "rollbacks_failed": "Rollbacks that were called off; the session went on with the files it had",
+    "volumes_lost": "Volumes that were gone, of which a copy was there",
+    "volumes_restored": "Lost volumes whose files were restored",
+    "archived": "Sessions that were archived",
+    "unarchived": "Archived sessions whose files were restored",
+    "archives_failed": "Sessions that could not be archived and kept their volume",
+}
+"""The counters by name, with their texts. `/metrics` shows each as `sessions_{name}_total`, from 0 on: a rate needs a
+value from before the first event."""
+
 START_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds (s) of the histogram of start phases; a start in a cluster takes about 1."""
 
@@ -56,7 +82,7 @@ class Counters:
 
     @redis_errors
     def count(self, name: str, more: int = 1) -> None:
-        """Add to a counter."""
+        """Add to a counter of `COUNTED`."""
         self._redis.hincrby(keys.COUNTERS, name, more)
 
     @redis_errors
