@@ -25,7 +25,10 @@ class Editor:
     """The path that answers 200 once it serves; guard.js asks for no secret there."""
     flags: Sequence[str]
     """All arguments but the folder to open. `{address}` stands for the host and port to listen on, `{data}` for its
-    folder. Without `--config` it creates a file with a password."""
+    folder. Without `--config` it creates a file with a password. The first one says that it is to serve (launch.js)."""
+    pod_flags: Sequence[str]
+    """More arguments in a pod: half of what would make VS Code use an agent host elsewhere, so it starts none of its
+    own: 77 MB for Copilot, which the image lacks."""
     data: str
     """Its folder below HOME: its own default, so that `code-server` in a terminal uses the same."""
     settings_file: str

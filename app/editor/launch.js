@@ -16,6 +16,7 @@ Module._initPaths();
 Object.assign(process.env, Object.fromEntries(theirs));
 
 const path = require("node:path");
+const { flags } = require("./code_server.json");
 
 const code = path.join(__dirname, "node_modules", "code-server", "out", "node");
 
@@ -61,5 +62,5 @@ async function serve() {
   }
 }
 
-if (process.argv.includes("--bind-addr")) serve();
+if (process.argv.includes(flags[0])) serve();
 else require(path.join(code, "entry"));

@@ -25,9 +25,7 @@ try {
 process.chdir(files);
 process.argv.push(
   ...editor.flags.map((flag) => flag.replace(/\{\w+\}/, (name) => values[name])),
-  // Half of what would make VS Code use an agent host elsewhere, so it starts none of its own: 77 MB for Copilot,
-  // which this image lacks.
-  ...["--vscode-option", "agent-host-bridge-host=127.0.0.1"],
+  ...editor.pod_flags,
   files,
 );
 require("./launch");

@@ -92,3 +92,19 @@ def test_an_editor_of_this_machine_gets_the_same(stage: Stage) -> None:
 
 def test_the_agent_is_started_where_its_package_is() -> None:
     assert (PROGRAM_FOLDER / "app" / "agent" / "__main__.py").exists()
+
+
+def test_no_other_source_names_its_flags_its_health_path_or_its_files() -> None:
+    """So that another version, or another editor, changes one place."""
+    flags = [each for each in (*CODE_SERVER.flags, *CODE_SERVER.pod_flags) if each.startswith("--")]
+    facts = [*flags, CODE_SERVER.health, CODE_SERVER.data, CODE_SERVER.settings_file]
+    own = {"code_server.json", "code_server.py"}
+    sources = [
+        file
+        for room in ("app", "workers")
+        for file in (ROOT / room).rglob("*")
+        if file.suffix in (".py", ".js", ".json") and "vendor" not in file.parts and file.name not in own
+    ]
+    assert len(sources) > 300
+    texts = {str(file.relative_to(ROOT)): file.read_text() for file in sources}
+    assert [(name, fact) for name, text in texts.items() for fact in facts if fact in text] == []
