@@ -24,7 +24,7 @@ class Editor:
     health: str
     """The path that answers 200 once it serves; guard.js asks for no secret there."""
     flags: Sequence[str]
-    """All arguments but the folder to open. `{address}` stands for the host and port to listen on, `{data}` for its
+    """All arguments but the folder to open. `{host}` and `{port}` stand for where it is to listen, `{data}` for its
     folder. Without `--config` it creates a file with a password. The first one says that it is to serve (launch.js)."""
     pod_flags: Sequence[str]
     """More arguments in a pod: half of what would make VS Code use an agent host elsewhere, so it starts none of its
@@ -41,10 +41,10 @@ class Editor:
     caches: Sequence[str]
     """What it writes again by itself."""
 
-    def arguments(self, address: str, data: Path, folder: Path) -> list[str]:
-        """Its command line after the program: it listens on `address` ("host:port"), keeps its files in `data`, and
-        opens `folder`. workspace.js makes the same line in a pod."""
-        return [*(each.format(address=address, data=data) for each in self.flags), str(folder)]
+    def arguments(self, port: int, data: Path, folder: Path) -> list[str]:
+        """Its command line after the program on this machine: it listens on this port of the loopback, keeps its files
+        in `data`, and opens `folder`. workspace.js makes that of a pod."""
+        return [*(each.format(host="127.0.0.1", port=port, data=data) for each in self.flags), str(folder)]
 
 
 CODE_SERVER = Editor(**json.loads(Path(__file__).with_suffix(".json").read_bytes()))

@@ -11,7 +11,7 @@ const files = `${VOLUME}/app`;
 const home = `${VOLUME}/home`;
 const data = `${home}/${editor.data}`;
 const userSettings = `${data}/${editor.settings_file}`;
-const values = { "{address}": `0.0.0.0:${editor.port}`, "{data}": data };
+const values = { "{host}": "0.0.0.0", "{port}": editor.port, "{data}": data };
 
 process.umask(0o022);
 for (const folder of [files, home, data]) fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
@@ -24,7 +24,7 @@ try {
 }
 process.chdir(files);
 process.argv.push(
-  ...editor.flags.map((flag) => flag.replace(/\{\w+\}/, (name) => values[name])),
+  ...editor.flags.map((flag) => flag.replace(/\{\w+\}/g, (name) => values[name])),
   ...editor.pod_flags,
   files,
 );

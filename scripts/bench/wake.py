@@ -69,7 +69,7 @@ def start_by_hand(command: list[str], folder: Path) -> float:
     port = free_port()
     began = time.perf_counter()
     process = subprocess.Popen(
-        command + CODE_SERVER.arguments(f"127.0.0.1:{port}", folder, folder),
+        command + CODE_SERVER.arguments(port, folder, folder),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

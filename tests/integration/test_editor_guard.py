@@ -36,7 +36,7 @@ SOCKET = "/?reconnectionToken=00000000-0000-4000-8000-000000000000&reconnection=
 def editor(program: str, folder: Path, **settings: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """The port and the process of an editor that is told no more than the arguments it always gets."""
     port = free_port()
-    arguments = CODE_SERVER.arguments(f"127.0.0.1:{port}", folder, folder)
+    arguments = CODE_SERVER.arguments(port, folder, folder)
     environ = {"PATH": os.environ["PATH"], "HOME": str(folder), **settings}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([program, *arguments], env=environ, stdout=log, stderr=log, start_new_session=True)

@@ -53,7 +53,7 @@ class Launcher:
         self._storage.write_editor_secret(uuid, self._secrets.editor_file(uuid) if self.has_agents else "")
         program = self._settings.code_server or shutil.which(CODE_SERVER.program) or CODE_SERVER.program
         data, folder, log = self._storage.editor_data(uuid), self._storage.app(uuid), self._storage.log(uuid)
-        command = [program, *CODE_SERVER.arguments(f"127.0.0.1:{port}", data, folder)]
+        command = [program, *CODE_SERVER.arguments(port, data, folder)]
         environment = self._environment(identity) | self._editor_settings(uuid)
         return processes.spawn(command, environment=environment, folder=folder, log=log)
 
