@@ -66,9 +66,14 @@ def routes(app: Flask) -> list[Route]:
     ]
 
 
-def served() -> dict[str, list[Route]]:
+Served = Mapping[str, list[Route]]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     """The routes of every application of the service, and of the agent."""
-    settings = Settings(api_key="0123456789abcdef", secret_key="0123456789abcdef0123456789abcdef")
+    folder = tmp_path_factory.mktemp("served")
+    settings = Settings(api_key="0123456789abcdef", secret_key="0123456789abcdef0123456789abcdef", data_dir=folder)
     agent = SimpleNamespace(settings=SimpleNamespace(uuid=NOBODYS, prompt_max_bytes=1))
     return {
         "web": routes(create_app(settings)),
@@ -106,6 +111,7 @@ class Contest:
     service: Service
     ada: Attacker
     bob: Victim
+    served: Served
 
     def fill(self, text: Any) -> Any:
         """The names in angle brackets, in a text or in the texts of a document."""
@@ -153,7 +159,7 @@ class Contest:
 
     def by_table(self, port: int, name: str) -> None:
         """Every route of an application, with each of its entries in the table, asked at its own port."""
-        entries = [(route, each) for route in served()[name] for each in TABLES[name][route.endpoint]]
+        entries = [(route, each) for route in self.served[name] for each in TABLES[name][route.endpoint]]
         self.run(
             Attempt(
                 port,
@@ -193,13 +199,13 @@ def expected(each: Try, shown: Shown) -> int:
 
 
 @pytest.fixture
-def contest(service: Service, ada: Attacker, bob: Victim) -> Contest:
-    return Contest(service, ada, bob)
+def contest(service: Service, ada: Attacker, bob: Victim, served: Served) -> Contest:
+    return Contest(service, ada, bob, served)
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_endpoint_there_is_has_an_entry_here(name: str) -> None:
-    assert {route.endpoint for route in served()[name]} == TABLES[name].keys()
+def test_every_endpoint_there_is_has_an_entry_here(name: str, served: Served) -> None:
+    assert {route.endpoint for route in served[name]} == TABLES[name].keys()
 
 
 def test_the_api(contest: Contest) -> None:
@@ -273,13 +279,13 @@ def test_every_endpoint_at_hosts_that_are_not_its_own(contest: Contest) -> None:
     """The host of workspaces and that of agents serve nothing of the API, the gateway or forward-auth; an agent's
     endpoints are behind forward auth."""
     port, everything = contest.service.workspace_port, contest.ada.all_at_once()
-    paths = {(route.method, contest.fill(route.path)) for each in served().values() for route in each}
+    paths = {(route.method, contest.fill(route.path)) for each in contest.served.values() for route in each}
     attempts = [
         Attempt(port, method, path, {**everything, "Host": host}, refused, f"{method} {host}{path}")
         for method, path in sorted(paths)
         for host, refused in ((contest.bob.host, REFUSED), (AGENTS_HOST, (404,)))
     ]
-    for route in served()["agent"]:
+    for route in contest.served["agent"]:
         path, headers = f"/chat/{contest.bob.uuid}{contest.fill(route.path)}", {**everything, "Host": AGENTS_HOST}
         what = f"{route.method} {path}"
         attempts.append(Attempt(port, route.method, path, headers, (401,), what))

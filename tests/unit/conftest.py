@@ -16,6 +16,7 @@ from jinja2.bccache import Bucket, BytecodeCache
 from werkzeug.routing import Rule
 
 from app.core.redis import connections
+from app.process.settings import Settings
 from tests.deep_tree import DeepTrees
 from tests.fake_agent import FakeAgent, fake_agent
 from tests.fake_redis import fake_redis
@@ -99,6 +100,15 @@ def redis_client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
             yield client
     else:
         yield request.getfixturevalue("real_redis_client")
+
+
+@pytest.fixture(scope="session")
+def uncalled_app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
+    """The API with the settings' defaults, for tests that read its routes or its document and call nothing."""
+    # Here, as it takes a sixth of the start of a run: most files need no API.
+    from app.main import create_app
+
+    return create_app(Settings(api_key="a-key-for-nothing", data_dir=tmp_path_factory.mktemp("uncalled")))
 
 
 @pytest.fixture

@@ -18,11 +18,10 @@ from datetime import date, datetime
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
+from flask import Flask
 
 from app.api.event_schemas import STREAM, STREAMS
 from app.api.openapi import api_of
-from app.main import create_app
-from app.process.settings import Settings
 from tests.conftest import ROOT
 from workspaces import Workspaces, events, models
 from workspaces.decoding import Answer
@@ -58,9 +57,8 @@ Method = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def document() -> dict[str, Any]:
-    app = create_app(Settings(api_key="a-key-for-nothing"))
-    found: dict[str, Any] = json.loads(api_of(app).document_text())
+def document(uncalled_app: Flask) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(api_of(uncalled_app).document_text())
     return found
 
 

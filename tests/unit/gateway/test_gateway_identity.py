@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import redis
 from flask import Flask
@@ -76,9 +78,9 @@ def test_redis_down_is_a_503(make_gateway: GatewayMaker, app: Flask) -> None:
     assert (client.get("/livez").status_code, client.get("/readyz").status_code) == (200, 503)
 
 
-def test_without_a_secret_key_the_gateway_does_not_start() -> None:
+def test_without_a_secret_key_the_gateway_does_not_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="SECRET_KEY"):
-        create_app(Settings())
+        create_app(Settings(data_dir=tmp_path))
 
 
 def test_the_figures_name_no_session_and_no_user(workspace: Workspace) -> None:

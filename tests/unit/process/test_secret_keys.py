@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jwt
 import pytest
 
@@ -99,6 +101,6 @@ def test_keys_come_from_the_setting_in_their_order(text: str, keys: tuple[str, .
     assert Settings(secret_key=text).checked().secret_keys() == keys
 
 
-def test_a_gateway_without_a_key_for_tokens_does_not_start() -> None:
+def test_a_gateway_without_a_key_for_tokens_does_not_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="SECRET_KEY"):
-        create_app(Settings(secret_key=",".join(given(Purpose.COOKIE))))
+        create_app(Settings(secret_key=",".join(given(Purpose.COOKIE)), data_dir=tmp_path))

@@ -8,6 +8,8 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from flask import Flask, request
@@ -48,25 +50,27 @@ assert found == [], found
 """
 
 
-def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(program: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {name: text for name, text in os.environ.items() if not name.startswith("OTEL_")}
     environ = clean | {"PYTHONPATH": str(ROOT)} | environment
-    return subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", program], env=environ, cwd=folder, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "environment", [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SDK_DISABLED": "true"}]
 )
-def test_while_traces_are_off_no_process_imports_opentelemetry(environment: dict[str, str]) -> None:
-    done = run(EVERY_PROCESS, **environment)
+def test_while_traces_are_off_no_process_imports_opentelemetry(environment: dict[str, str], tmp_path: Path) -> None:
+    done = run(EVERY_PROCESS, tmp_path, **environment)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
-def test_without_the_extra_an_endpoint_is_an_error_in_the_log_and_no_more() -> None:
+def test_without_the_extra_an_endpoint_is_an_error_in_the_log_and_no_more(tmp_path: Path) -> None:
     missing = "import sys; sys.modules['opentelemetry'] = None\n"
-    done = run(missing + EVERY_PROCESS, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
+    done = run(missing + EVERY_PROCESS, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
     assert done.returncode == 0, done.stderr
     assert "install the extra `tracing`" in done.stderr
 
@@ -168,10 +172,11 @@ def test_a_process_that_only_continues_traces_begins_none(spans: Spans) -> None:
     assert set(spans.all()) == {"GET /"}
 
 
-def test_only_a_caller_with_a_key_has_its_trace_continued(spans: Spans) -> None:
+def test_only_a_caller_with_a_key_has_its_trace_continued(spans: Spans, settings: Settings) -> None:
     """Or a stranger could have all of its calls recorded, whatever share the service samples."""
     key = "0123456789abcdef"
-    app = create_app(Settings(api_key=key, redis_url=f"redis://127.0.0.1:{free_port()}/0", dashboard_url="off"))
+    away = f"redis://127.0.0.1:{free_port()}/0"
+    app = create_app(replace(settings, api_key=key, redis_url=away, dashboard_url="off"))
     for given in ({}, {"X-API-Key": "another-key-of-16"}, {"X-API-Key": key}):
         app.test_client().get("/sessions", headers={"traceparent": PARENT, **given})
     traces = [f"{each.context.trace_id:032x}" for each in spans.each() if each.context]
