@@ -81,12 +81,13 @@ def test_no_prompt_is_lost_or_worked_on_twice_whatever_dies(chat: Conversation, 
     states = [chat.ended(f"m{number}") for number in range(PROMPTS)]
     done = [int(line) for line in chat.inside("cat /app/done").split()]
     slept = [n for n, each in enumerate(states) if "put to sleep while this ran" in (each["reason"] or "")]
-    # A command that was running when the pod died may have come to its effect or not; the model is told so.
-    unsure = [n for n, each in enumerate(states) if "interrupted" in json.dumps(each["response"])]
+    # A command that ran as the pod died may have had its effect or not; the model is told that it did not succeed.
+    calls = [(each["response"] or {}).get("tool_calls", []) for each in states]
+    unsure = [n for n, made in enumerate(calls) if not all(call["ok"] for call in made)]
     failed = {n: each["reason"] for n, each in enumerate(states) if each["state"] != "processed"}
     assert list(failed) == slept, failed
     assert done == sorted(set(done)), "in order, and none twice"
-    assert set(range(PROMPTS)) - set(done) <= {*slept, *unsure}, "none lost"
+    assert set(range(PROMPTS)) - set(done) <= {*slept, *unsure}, f"none lost: {states}"
     assert chat.prompts() == [f"m{number}" for number in range(PROMPTS)]
 
 
