@@ -85,6 +85,8 @@ class Place:
             "AGENT_TOKEN_FILE": str(self.token),
             "GATEWAY_URL": self.gateway,
             "AGENT_PORT": str(free_port()),
+            # Commands run in a login shell, which reads a developer's own profile where this is theirs.
+            "HOME": str(self.folder),
             "WORKSPACE_DIR": str(self.files),
             "WORKSPACE_UUID": self.uuid,
         }
