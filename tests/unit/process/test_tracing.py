@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -172,11 +171,11 @@ def test_a_process_that_only_continues_traces_begins_none(spans: Spans) -> None:
     assert set(spans.all()) == {"GET /"}
 
 
-def test_only_a_caller_with_a_key_has_its_trace_continued(spans: Spans, settings: Settings) -> None:
+def test_only_a_caller_with_a_key_has_its_trace_continued(spans: Spans, tmp_path: Path) -> None:
     """Or a stranger could have all of its calls recorded, whatever share the service samples."""
     key = "0123456789abcdef"
     away = f"redis://127.0.0.1:{free_port()}/0"
-    app = create_app(replace(settings, api_key=key, redis_url=away, dashboard_url="off"))
+    app = create_app(Settings(data_dir=tmp_path, api_key=key, redis_url=away, dashboard_url="off"))
     for given in ({}, {"X-API-Key": "another-key-of-16"}, {"X-API-Key": key}):
         app.test_client().get("/sessions", headers={"traceparent": PARENT, **given})
     traces = [f"{each.context.trace_id:032x}" for each in spans.each() if each.context]
