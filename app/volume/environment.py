@@ -1,6 +1,7 @@
 """The environment of processes beside a workspace's files, which are a stranger's.
 
-What each kind of them inherits is listed here, so that nothing of the service's reaches it. Libraries look for settings
+What each kind of them inherits is listed here, so that nothing of the service's reaches it; and processes are found by
+marks in it, which all that they start inherits. Libraries look for settings
 in HOME too: for programs to run for a credential, and for addresses to send one to. So a process that holds a
 credential of ours has a HOME that does not exist.
 """
@@ -9,7 +10,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 INHERITED = ("PATH", "LANG", "SHELL", "TERM", "USER")
 """What a workspace's editor and agent inherit from the process that starts them: none of these may hold a secret."""
@@ -46,6 +48,11 @@ ALONE: Mapping[str, str] = {
 libraries from a stranger's settings; each library's own variable does so again, and no cloud is asked who this is."""
 
 
+LOOKS, PAUSE = 20, 0.002
+"""How many looks are taken at a process that shows no environment, and the seconds between two: one that begins another
+program (execve) shows none for a moment, which is longer on a busy machine."""
+
+
 def inherited(environment: Mapping[str, str], programs: str = "") -> dict[str, str]:
     """What the editor and the agent of a workspace inherit of an environment. `programs` is the folder of the service's
     own, which is left out of PATH: what a workspace installs must not change the service."""
@@ -68,3 +75,31 @@ def of_commands(environment: Mapping[str, str], token: str) -> dict[str, str]:
 def to_stores(environment: Mapping[str, str]) -> dict[str, str]:
     """What restic inherits of an environment."""
     return {name: value for name, value in environment.items() if TO_STORES.fullmatch(name)}
+
+
+def started_with(fits: Callable[[bytes], bool]) -> set[int]:
+    """The ids of the other processes whose environment fits: each `NAME=value` between two NULs. That of another user's
+    process can't be read."""
+    found: set[int] = set()
+    unsure = [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+    for look in range(LOOKS):
+        if look:
+            time.sleep(PAUSE)
+        shown = {pid: _shown(pid) for pid in unsure}
+        found |= {pid for pid, environment in shown.items() if environment and fits(environment)}
+        unsure = [pid for pid, environment in shown.items() if environment == b""]
+        if not unsure:
+            break
+    return found
+
+
+def _shown(pid: int) -> bytes | None:
+    """The environment that a process shows, which may be empty; None for one that has none: it has ended, or is the
+    kernel's or another user's."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            environment = file.read()
+        os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return None
+    return b"\0" + environment if environment else b""

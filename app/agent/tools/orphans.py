@@ -10,7 +10,8 @@ import contextlib
 import os
 import signal
 import time
-from pathlib import Path
+
+from app.volume.environment import started_with
 
 MARK = "COMMAND_OF_WORKSPACE"
 """The variable that marks a command's processes; its value is the session's uuid."""
@@ -22,14 +23,7 @@ SECONDS = 5.0
 def marked_processes(uuid: str) -> list[int]:
     """The processes with this session's mark, except this one."""
     wanted = f"\0{MARK}={uuid}\0".encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            # Another user's process, or one that has ended.
-            with contextlib.suppress(OSError):
-                if wanted in b"\0" + (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-    return found
+    return sorted(started_with(lambda environment: wanted in environment))
 
 
 def kill_orphans(uuid: str) -> bool:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import psutil
 
+from app.volume.environment import started_with
 from workers.runtime.exits import signal_name
 from workers.runtime.polling import wait_until
 
@@ -100,14 +101,9 @@ def marked(marks: Iterable[str]) -> set[Process]:
 
     The environment of another user's processes cannot be read; workspaces have none of those.
     """
-    wanted = {tuple(mark.split("=", 1)) for mark in marks}
-    found = set()
-    for pid in psutil.pids():
-        with contextlib.suppress(*UNREADABLE):
-            each = psutil.Process(pid)
-            if pid != os.getpid() and wanted <= each.environ().items():
-                found.add(Process(pid, _started(each)))
-    return {process for process in found if alive(process)}
+    wanted = [f"\0{mark}\0".encode() for mark in marks]
+    found = started_with(lambda environment: all(mark in environment for mark in wanted))
+    return {process for process in map(identify, found) if alive(process)}
 
 
 def descendants(roots: Iterable[Process]) -> set[Process]:
