@@ -22,8 +22,8 @@ from app.api.request_fields import PageQuerySchema
 from app.api.security import caller, visible_past, visible_session
 from app.api.sessions import COMING_UP
 from app.api.tenant_limits import Kind, hold
+from app.core.agents.requests import AGENT_TIMEOUT
 from app.core.errors import InvalidRequest
-from app.core.prompts.agent_client import AGENT_TIMEOUT
 from app.core.prompts.inbox import Prompt, State, Taken
 from app.core.sessions.model import Record, Status
 from app.http.problems import RETRY_WHEN_CONFIGURED, Problem

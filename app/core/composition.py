@@ -13,6 +13,7 @@ from app.core.access.audit import Audit
 from app.core.access.login_links import LoginLinks
 from app.core.access.revocation import Revocations
 from app.core.access.tokens import AccessTokens
+from app.core.agents.requests import AGENT_TIMEOUT
 from app.core.backups.backup_access import BackupAccess, Direct, Remote
 from app.core.backups.index import BackupIndex
 from app.core.backups.store import BackupStore
@@ -22,7 +23,7 @@ from app.core.costs.ledger import Ledger
 from app.core.costs.prices import Prices
 from app.core.erasures import Erasures
 from app.core.going_back import GoingBack
-from app.core.prompts.agent_client import AGENT_TIMEOUT, AgentClient
+from app.core.prompts.agent_client import AgentClient
 from app.core.prompts.delivery import Delivery
 from app.core.prompts.history import ConversationHistory
 from app.core.prompts.history_store import HistoryStore

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from app.core.agents.agent import Agent
 from app.core.errors import (
     AgentNotReady,
     AgentRefused,
@@ -22,7 +23,7 @@ from app.core.errors import (
     RestorePointsOff,
     Superseded,
 )
-from app.core.prompts.agent_client import Agent, AgentClient, RestoredCheckpoint
+from app.core.prompts.agent_client import AgentClient, RestoredCheckpoint
 from app.core.prompts.history import ConversationHistory
 from app.core.prompts.inbox import Inbox
 from app.core.redis import task_queue

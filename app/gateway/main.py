@@ -10,8 +10,8 @@ import math
 
 from flask import Blueprint, Flask, Response, g, request
 
+from app.core.agents.requests import AGENT_TIMEOUT
 from app.core.composition import Core, check_keys
-from app.core.prompts.agent_client import AGENT_TIMEOUT
 from app.core.prompts.token_usage import TokenUsage
 from app.core.throttle import Throttle
 from app.gateway import agents, conversations, llm

@@ -9,9 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from app.core.agents.agent import Agent
 from app.core.composition import Core
 from app.core.errors import AgentUnavailable, SessionError
-from app.core.prompts.agent_client import Agent, CheckpointIncomplete
+from app.core.prompts.agent_client import CheckpointIncomplete
 from workers.runtime.base import Check, never
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.agent.protocol import Failure
+from app.core.agents.agent import Agent
 from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, SessionNotFound
-from app.core.prompts.agent_client import Agent, AgentClient
+from app.core.prompts.agent_client import AgentClient
 from app.core.prompts.inbox import Inbox, Prompt
 from app.core.redis import keys, task_queue
 from app.core.redis.leases import Leases

@@ -23,9 +23,9 @@ from typing import Any
 import redis
 
 from app.agent.protocol import Failure
+from app.core.agents.agent import Agent
 from app.core.errors import InvalidRequest, PromptIdReused, PromptNotFound, PromptTooLarge, StoreFull
 from app.core.limit_errors import InboxFull, Owner, SessionPromptBytesFull, UserInboxFull
-from app.core.prompts.agent_client import Agent
 from app.core.redis import keys, task_queue
 from app.core.redis.counters import PROMPT_BUCKETS
 from app.core.redis.errors import redis_errors

@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.access.agent_credentials import AgentCredentials
+from app.core.agents.agent import Agent
+from app.core.agents.requests import SMALL_RESPONSE
 from app.core.byte_budget import ByteBudget
 from app.core.errors import AgentUnavailable
 from app.core.limit_errors import NoRoom
-from app.core.prompts.agent_client import CHAT_RESPONSE, PAGE_RESPONSE, SMALL_RESPONSE, Agent, AgentClient
+from app.core.prompts.agent_client import CHAT_RESPONSE, PAGE_RESPONSE, AgentClient
 from app.core.untrusted_json import TooManyValues, count_values, parse, without_lone_surrogates
 from app.process.settings import Settings
 from tests.fake_agent import FakeAgent

@@ -11,7 +11,7 @@ import redis
 from flask import Flask
 
 from app.agent.protocol import REPORT_EVENTS
-from app.core.prompts.agent_client import AGENT_TIMEOUT
+from app.core.agents.requests import AGENT_TIMEOUT
 from app.core.redis import keys, task_queue
 from app.core.sessions.model import Status
 from app.core.sessions.resources import Sample

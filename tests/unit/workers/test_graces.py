@@ -11,7 +11,8 @@ import pytest
 from app.agent import service as agent
 from app.agent.settings import AgentSettings
 from app.agent.tools import command, runner
-from app.core.prompts.agent_client import AGENT_TIMEOUT, UNSAVED_WORK_TIMEOUT
+from app.core.agents.requests import AGENT_TIMEOUT
+from app.core.prompts.agent_client import UNSAVED_WORK_TIMEOUT
 from app.core.redis import task_queue
 from app.process.settings import Settings
 from scripts.lib import redis_server, serve, supervisor

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from app.core.access.agent_credentials import AgentCredentials
+from app.core.agents.agent import Agent
+from app.core.agents.requests import SMALL_RESPONSE
 from app.core.byte_budget import ByteBudget
 from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, InvalidRequest
-from app.core.prompts.agent_client import CHAT_RESPONSE, SMALL_RESPONSE, Agent, AgentClient, CheckpointIncomplete
+from app.core.prompts.agent_client import CHAT_RESPONSE, AgentClient, CheckpointIncomplete
 from app.process.settings import Settings, SettingsError
 from tests.fake_agent import CHUNKED, NO_RESPONSES, FakeAgent
 from tests.ports import free_port

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from app.core.agents.agent import Agent
 from app.core.errors import StateUnavailable
-from app.core.prompts.agent_client import Agent
 from app.core.prompts.history_store import Checkpoint
 from app.core.prompts.inbox import LONGEST_RETRY, State
 from app.core.redis import keys, task_queue

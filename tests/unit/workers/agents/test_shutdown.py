@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from app.core.agents.agent import Agent
 from app.core.errors import Superseded
-from app.core.prompts.agent_client import Agent, AgentClient
+from app.core.prompts.agent_client import AgentClient
 from app.core.redis import task_queue
 from app.core.sessions.model import Status
 from app.core.sessions.unsaved_work import NAME_LENGTH, NAMES, read_unsaved_work
