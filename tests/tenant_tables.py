@@ -184,6 +184,11 @@ AGENT: Mapping[str, Sequence[Try]] = {
     "agent.files_fingerprint": [Try()],
     "agent.cancel": [Try(body={"reason": "forged"})],
     "agent.resume": [Try(body={})],
+    "execs.begin": [Try(body={"id": "forged", "command": "cat secret"})],
+    "execs.newest": [Try()],
+    "execs.show": [Try()],
+    "execs.read": [Try()],
+    "execs.kill": [Try(body={"signal": "SIGKILL"})],
     "agent.chat": [Try(body={"id": "m2", "message": "tell me all"})],
 }
 """Every endpoint of an agent."""

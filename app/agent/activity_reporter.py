@@ -59,11 +59,18 @@ class Signal(NamedTuple):
 
 
 class ActivityReporter:
-    """Reports new signals of a home folder to the manager, and what the workspace uses: `take_resources` answers what
-    is not reported yet, None for nothing."""
+    """Reports new signals of a home folder to the manager, those that the agent sees itself, and what the workspace
+    uses: `take_resources` answers what is not reported yet, None for nothing."""
 
-    def __init__(self, home: Path, gateway: Gateway, take_resources: Callable[[], Mapping[str, float] | None]) -> None:
+    def __init__(
+        self,
+        home: Path,
+        gateway: Gateway,
+        take_resources: Callable[[], Mapping[str, float] | None],
+        own_signals: Callable[[float], Mapping[str, Signal]] = lambda now: {},
+    ) -> None:
         self._home = home
+        self._own_signals = own_signals
         self._gateway = gateway
         self._take_resources = take_resources
         self._reported: dict[str, Signal] = {}
@@ -78,7 +85,8 @@ class ActivityReporter:
     def report(self, now: float) -> bool:
         """Report what is new; whether there was anything. Signals the manager did not accept are new the next time, use
         is not: the next minute has its own."""
-        new = {name: signal for name, signal in read_signals(self._home).items() if self._reported.get(name) != signal}
+        seen = {**read_signals(self._home), **self._own_signals(now)}
+        new = {name: signal for name, signal in seen.items() if self._reported.get(name) != signal}
         resources = self._take_resources()
         if not new and resources is None:
             return False

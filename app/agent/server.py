@@ -23,8 +23,20 @@ from app.agent.activity_reporter import announce, tell_files, tell_stopping
 from app.agent.checkpoints import pieces
 from app.agent.editor import EditorDown, pass_order
 from app.agent.events import outcome_event
+from app.agent.execs.calls import EXECS, execs
+from app.agent.execs.order import ORDER_BYTES
 from app.agent.prompt_status import ID
 from app.agent.protocol import Event
+from app.agent.requests import (
+    RETRY_AFTER,
+    WAITING,
+    WAITING_CALLERS,
+    Problem,
+    json_object,
+    natural,
+    waiting,
+    writing,
+)
 from app.agent.service import Agent
 from app.agent.state import IdReused, QueueFull
 from app.agent.text import clean, moment
@@ -40,9 +52,6 @@ if TYPE_CHECKING:
 VERSION = "1"
 """Of this interface."""
 
-RETRY_AFTER = 2
-"""Seconds after which to retry a call that came while the agent starts or stops."""
-
 WAIT_LIMIT = 3600.0
 """Seconds a caller waits for an outcome at most, however long the queue is."""
 
@@ -52,9 +61,6 @@ before that."""
 
 KEEP_ALIVE = 15.0
 CANCEL_WAIT = 5.0
-WAITING_CALLERS = 24
-"""Server threads that may wait for outcomes; the others stay free for short calls."""
-
 NOTICE_MOST = 86_400.0
 """Seconds before a sleep that a notice may announce it."""
 
@@ -62,29 +68,20 @@ HISTORY_LIMIT = 10_000
 PUSH_SECONDS = 8.0
 """Default time for a pushed checkpoint; the manager waits 10."""
 
-AGENT, WAITING = "agent", "agent-waiting-callers"
-"""Keys in `Flask.extensions`: the agent, and a semaphore of `WAITING_CALLERS`."""
+AGENT = "agent"
+"""The agent's key in `Flask.extensions`."""
 
 api = Blueprint("agent", __name__)
-
-
-class Problem(Exception):
-    """An error response; `retry` adds a Retry-After header."""
-
-    def __init__(self, status: int, code: str, detail: str, *, retry: bool = False) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.code = code
-        self.retry = retry
 
 
 def create_app(agent: Agent) -> Flask:
     """The interface to this agent."""
     app = Flask(__name__)
     app.wsgi_app = _below(f"/chat/{agent.settings.uuid}", app.wsgi_app)  # type: ignore[assignment, method-assign]
-    app.config["MAX_CONTENT_LENGTH"] = 8 * agent.settings.prompt_max_bytes + 10_000
-    app.extensions |= {AGENT: agent, WAITING: threading.BoundedSemaphore(WAITING_CALLERS)}
+    app.config["MAX_CONTENT_LENGTH"] = 8 * max(agent.settings.prompt_max_bytes, ORDER_BYTES) + 10_000
+    app.extensions |= {AGENT: agent, EXECS: agent.execs, WAITING: threading.BoundedSemaphore(WAITING_CALLERS)}
     app.register_blueprint(api)
+    app.register_blueprint(execs)
     return app
 
 
@@ -100,7 +97,7 @@ def _below(prefix: str, served: WSGIApplication) -> WSGIApplication:
     return serve
 
 
-def _agent() -> Agent:
+def the_agent() -> Agent:
     agent: Agent = current_app.extensions[AGENT]
     return agent
 
@@ -113,7 +110,7 @@ def check_secret() -> None:
     """Require the agent secret, on unknown paths too."""
     if request.path == "/health":
         return
-    secret = _agent().settings.agent_secret()
+    secret = the_agent().settings.agent_secret()
     given = request.headers.get("Authorization", "")
     if not secret or not hmac.compare_digest(given.encode(), f"Bearer {secret}".encode()):
         raise Problem(401, "unauthorized", "The agent secret is missing or wrong.")
@@ -145,13 +142,13 @@ def http_error_response(e: HTTPException) -> Response:
 @api.get("/health")
 def health() -> Response:
     """Liveness, for the manager's probes."""
-    return jsonify({"status": "ok", "busy": _agent().turns.busy, "version": VERSION})
+    return jsonify({"status": "ok", "busy": the_agent().turns.busy, "version": VERSION})
 
 
 @api.get("/activity")
 def activity() -> Response:
     """The running turn and the queue."""
-    agent = _agent()
+    agent = the_agent()
     return jsonify(
         {
             "busy": agent.turns.busy,
@@ -167,17 +164,17 @@ def activity() -> Response:
 def history() -> Response:
     """A page of messages: from index `after`, at most `limit` of them, and at most `bytes` bytes if given."""
     agent = _loaded()
-    after = _natural("after", 0)
-    messages, total = agent.state.history(after, min(_natural("limit", HISTORY_LIMIT), HISTORY_LIMIT))
+    after = natural("after", 0)
+    messages, total = agent.state.history(after, min(natural("limit", HISTORY_LIMIT), HISTORY_LIMIT))
     if "bytes" in request.args:
-        messages = next(pieces(messages, _natural("bytes", 0)), [])
+        messages = next(pieces(messages, natural("bytes", 0)), [])
     return jsonify({"messages": messages, "total": total})
 
 
 @api.post("/checkpoint")
 def checkpoint() -> Response:
     """Write the documents, and send the manager what it lacks within `seconds` (`push`)."""
-    return jsonify(_loaded().push(_seconds(_object(), PUSH_SECONDS)))
+    return jsonify(_loaded().push(_seconds(json_object(), PUSH_SECONDS)))
 
 
 @api.get("/checkpoints")
@@ -216,7 +213,7 @@ def restore_checkpoint(message_id: str) -> Response:
     agent = _loaded()
     begun = time.monotonic()
     try:
-        with _writing():
+        with writing():
             undone = agent.undo_prompt(message_id)
     except Busy:
         raise Problem(409, "busy", "A turn runs; cancel it, or wait for its end.", retry=True) from None
@@ -236,8 +233,8 @@ def _no_checkpoint() -> Problem:
 def notice() -> Response:
     """Announce in the editor that the workspace will sleep in `seconds`, or tell that its files are those of
     `files_of` (seconds since the epoch)."""
-    body, home = _object(), _agent().settings.home
-    with _writing():
+    body, home = json_object(), the_agent().settings.home
+    with writing():
         if "files_of" in body:
             tell_files(home, _files_of(body))
         else:
@@ -249,7 +246,7 @@ def notice() -> Response:
 def disconnect() -> Response:
     """End the event streams, pass the manager's `order` to end connections on to the editor, and return the editor's
     confirmation."""
-    agent, order = _agent(), _object().get("order")
+    agent, order = the_agent(), json_object().get("order")
     if not isinstance(order, str):
         raise Problem(400, "bad_request", "`order` must be a string.")
     agent.bus.end_streams()
@@ -263,14 +260,14 @@ def disconnect() -> Response:
 @api.post("/unsaved-work")
 def unsaved_work() -> Response:
     """Unsaved work in the workspace (app/agent/unsaved_work.py)."""
-    agent = _agent()
+    agent = the_agent()
     return jsonify(find_unsaved_work(agent.settings.folder, agent.settings.home, agent.environment, agent.hidden))
 
 
 @api.post("/fingerprint")
 def files_fingerprint() -> Response:
     """A text that changes with the workspace's files (`fingerprint`), found within `seconds`."""
-    deadline = time.monotonic() + _seconds(_object(), math.nan)
+    deadline = time.monotonic() + _seconds(json_object(), math.nan)
 
     def check() -> None:
         if time.monotonic() > deadline:
@@ -278,7 +275,7 @@ def files_fingerprint() -> Response:
 
     found = ""
     with contextlib.suppress(TimeoutError):
-        found = fingerprint(_agent().settings.folder.absolute().parent, check)
+        found = fingerprint(the_agent().settings.folder.absolute().parent, check)
     return jsonify({"fingerprint": found})
 
 
@@ -286,11 +283,12 @@ def files_fingerprint() -> Response:
 def cancel() -> Response:
     """Cancel the running turn, or the prompt `id`. Before a stop, end the connections to the editor too: its page asks
     then how the workspace is, and says that it sleeps, while the turn may take seconds to end."""
-    agent, body = _agent(), _object()
+    agent, body = the_agent(), json_object()
     reason, id_ = body.get("reason", "user"), body.get("id") or ""
     if not isinstance(reason, str) or not isinstance(id_, str):
         raise Problem(400, "bad_request", "`reason` and `id` must be strings.")
     if reason in PAUSING:
+        agent.expect_stop(reason)
         with contextlib.suppress(OSError):  # The volume is full: the page learns it when the editor ends.
             tell_stopping(agent.settings.home)
     cancelled = agent.turns.cancel(clean(reason)[:200], id_, _generation(body))
@@ -302,26 +300,23 @@ def cancel() -> Response:
 @api.post("/resume")
 def resume() -> Response:
     """End the pause that a cancelled stop began."""
-    _agent().turns.resume(_generation(_object()))
+    agent = the_agent()
+    agent.expect_stop("")
+    agent.turns.resume(_generation(json_object()))
     return jsonify({})
 
 
 @api.post("/chat")
 def chat() -> Response | tuple[Response, int]:
     """Take a prompt, and wait for its outcome as long as the caller prefers, or stream its events."""
-    agent = _agent()
+    agent = the_agent()
     id_, message = _prompt(agent)
     agent.traces.note(id_, request.headers.get(HEADER, ""))
     streams = "text/event-stream" in request.headers.get("Accept", "")
     seconds = _patience(request.headers.get("Prefer", ""))
     with contextlib.ExitStack() as held:
         if streams or seconds > 0:
-            waiting: threading.BoundedSemaphore = current_app.extensions[WAITING]
-            if not waiting.acquire(blocking=False):
-                raise Problem(
-                    503, "too_many_waiting", "Too many callers are waiting; use `Prefer: respond-async`.", retry=True
-                )
-            held.callback(waiting.release)
+            held.enter_context(waiting())
         if streams:
             # Watch before the prompt is accepted, so that no event is missed.
             events = held.enter_context(agent.bus.watch(id_))
@@ -340,28 +335,12 @@ def chat() -> Response | tuple[Response, int]:
 # Reading a request
 
 
-@contextlib.contextmanager
-def _writing() -> Iterator[None]:
-    """Answer 503 when the disk can't be written."""
-    try:
-        yield
-    except OSError:
-        raise Problem(503, "disk", "The workspace's disk can't be written; it may be full.", retry=True) from None
-
-
 def _loaded() -> Agent:
     """The agent, its conversation loaded."""
-    agent = _agent()
+    agent = the_agent()
     if not agent.state.wait_until_loaded(LOADING_WAIT):
         raise Problem(503, "loading", "The conversation is still loading; retry later.", retry=True)
     return agent
-
-
-def _object() -> dict[str, Any]:
-    body = request.get_json(force=True, silent=True)
-    if not isinstance(body, dict):
-        raise Problem(400, "bad_request", "The body must be a JSON object.")
-    return body
 
 
 def _seconds(body: dict[str, Any], default: float) -> float:
@@ -387,17 +366,9 @@ def _generation(body: dict[str, Any]) -> int:
     return generation
 
 
-def _natural(name: str, default: int) -> int:
-    """A number in the query."""
-    text = request.args.get(name, str(default))
-    if not text.isdecimal() or len(text) > 12:
-        raise Problem(400, "bad_request", f"`{name}` must be a non-negative integer.")
-    return int(text)
-
-
 def _prompt(agent: Agent) -> tuple[str, str]:
     """The id and the text in the request."""
-    body = _object()
+    body = json_object()
     id_, message = body.get("id"), body.get("message")
     if not isinstance(id_, str) or not ID.fullmatch(id_):
         raise Problem(400, "bad_request", "`id` must be 1 to 64 characters of A-Z a-z 0-9 . _ -")
@@ -415,7 +386,7 @@ def _accept(agent: Agent, id_: str, message: str) -> None:
     if agent.closing and not agent.state.knows(id_):
         raise Problem(503, "closing", "The workspace is about to stop.", retry=True)
     try:
-        with _writing():
+        with writing():
             agent.state.accept(id_, message, limit=agent.settings.queue_limit)
     except IdReused:
         raise Problem(422, "message_id_reused", "This `id` was used before with another `message`.") from None

@@ -12,11 +12,14 @@ from app.agent.activity_reporter import ActivityReporter
 from app.agent.checkpoints import Keeper, load
 from app.agent.documents import Documents
 from app.agent.events import Bus, outcome_event
+from app.agent.execs.exec import Reason
+from app.agent.execs.execs import FOLDER, Execs
+from app.agent.execs.signals import signals
 from app.agent.gateway_client import Gateway
 from app.agent.model import Model
 from app.agent.model_context import system_prompt
 from app.agent.model_worker import ModelWorker
-from app.agent.program_worker import ProgramWorker, conversation, mark_of, program_of
+from app.agent.program_worker import ProgramWorker, conversation, program_of
 from app.agent.prompt_status import ProcessEnding, fetch_status
 from app.agent.protocol import Event
 from app.agent.reports import Reports
@@ -37,9 +40,10 @@ from app.agent.undo.undoing import Undoing
 
 log = logging.getLogger(__name__)
 
-STEP_SHARE, REPORT_SHARE, CHECKPOINT_SHARE = 0.4, 0.1, 0.3
-"""Shares of the time from SIGTERM to SIGKILL: for the turn's current step, whose command is killed, for the last
-reports, and for the checkpoint. The rest is for the disk. A share is used up only if something hangs."""
+EXEC_SHARE, STEP_SHARE, REPORT_SHARE, CHECKPOINT_SHARE = 0.1, 0.4, 0.1, 0.3
+"""Shares of the time from SIGTERM to SIGKILL: for callers' commands, for the turn's current step, whose command is
+killed, for the last reports, and for the checkpoint. The rest is for the disk. A share is used up only if something
+hangs."""
 
 WARM_DELAY = 2.0
 """Seconds until the model's client is imported, or the program started, unless a prompt needs it sooner: a waking
@@ -57,11 +61,23 @@ class Agent:
         self.traces = Traces()
         self._keeper = Keeper(self._gateway(), self.state, settings.checkpoint_interval)
         self._resources = ResourceMeter(settings.home, settings.state_folder.parent, settings.cgroup)
-        self._activity = ActivityReporter(settings.home, self._gateway(), self._resources.take)
+        self._activity = ActivityReporter(
+            settings.home, self._gateway(), self._resources.take, lambda now: signals(self.execs, now)
+        )
         self._reports = Reports(self._gateway(), self.state.reported, lambda: self.turns.busy)
         self.bus = Bus(self._report)
         self.environment = command_environment(environment, settings.token(), settings.uuid)
         self.hidden = hidden_folder(settings.token_file, settings.folder)
+        self.execs = Execs(
+            Workspace(settings.folder),
+            settings.state_folder.parent / FOLDER,
+            self.environment,
+            hidden=self.hidden,
+            longest=settings.exec_timeout,
+            at_once=settings.execs_at_once,
+            most=settings.exec_output_bytes,
+            closing=lambda: self.turns.closed,
+        )
         self.undo = UndoPoints(settings, self.environment, self.hidden)
         steps = Steps(self.state, self.bus.publish, settings.max_steps)
         self._worker = (
@@ -133,6 +149,10 @@ class Agent:
         """Whether new prompts are refused."""
         return self._stopping.is_set() or self.turns.closed
 
+    def expect_stop(self, reason: str) -> None:
+        """Note why the workspace stops soon, "" if it does not after all."""
+        self.execs.stop_reason = Reason.SLEEP if reason == "sleep" else Reason.STOPPED
+
     def start(self) -> None:
         """Load the conversation and continue it, in the background."""
         self._thread("turns", self._load_and_work)
@@ -146,9 +166,9 @@ class Agent:
             self._worker.warm()
 
     def _load_and_work(self) -> None:
-        for mark in (self.settings.uuid, mark_of(self.settings.uuid)):
-            if not kill_orphans(mark):
-                log.warning("Processes of an earlier agent could not be killed")
+        if not kill_orphans(self.settings.uuid, and_below=True):
+            log.warning("Processes of an earlier agent could not be killed")
+        self.execs.open()
         if not self._load():
             return
         for id_, outcome in self.state.unreported().items():
@@ -206,6 +226,7 @@ class Agent:
         began, grace = time.monotonic(), self.settings.stop_grace
         self._stopping.set()
         self.turns.stop()
+        self.execs.stop(EXEC_SHARE * grace)
         self._threads[0].join(STEP_SHARE * grace)
         self._worker.close()
         if self.settings.gateway_url and self.state.loaded:

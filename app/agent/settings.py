@@ -52,6 +52,12 @@ class AgentSettings(NamedTuple):
     """Tokens of one turn as the provider counts them, each step's prompt included."""
     command_timeout: float = 120.0
     """Seconds a command may run."""
+    exec_timeout: float = 3_600.0
+    """Seconds a command of a caller may run."""
+    execs_at_once: int = 16
+    """Such commands that run; each holds a thread and a few processes."""
+    exec_output_bytes: int = 16_777_216
+    """Of each stream of such a command, kept in a file."""
     context_tokens: int = 40_000
     """Estimated tokens above which a conversation is shortened for the model."""
     checkpoint_interval: float = 180.0
@@ -123,6 +129,9 @@ def settings_from(environment: Mapping[str, str]) -> AgentSettings:
         max_steps=int(number("AGENT_MAX_STEPS", defaults["max_steps"])),
         max_tokens=int(number("AGENT_MAX_TOKENS", defaults["max_tokens"])),
         command_timeout=number("AGENT_COMMAND_TIMEOUT", defaults["command_timeout"]),
+        exec_timeout=number("EXEC_TIMEOUT", defaults["exec_timeout"]),
+        execs_at_once=int(number("EXECS_AT_ONCE", defaults["execs_at_once"])),
+        exec_output_bytes=int(number("EXEC_OUTPUT_BYTES", defaults["exec_output_bytes"])),
         context_tokens=int(number("AGENT_CONTEXT_TOKENS", defaults["context_tokens"])),
         checkpoint_interval=number("CHECKPOINT_INTERVAL", defaults["checkpoint_interval"]),
         prompt_max_bytes=int(number("PROMPT_MAX_BYTES", defaults["prompt_max_bytes"])),

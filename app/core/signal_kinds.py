@@ -14,8 +14,6 @@ from enum import Enum, auto
 SIGNAL_PREFIX = "signal_"
 """Before a signal's name: its field in a record."""
 
-QUIET_JOB = "quiet_job"
-
 
 class Counts(Enum):
     """How long a signal counts. The first three have a window: the session's idle timeout, or as `ACTIVITY_WINDOWS`
@@ -109,12 +107,29 @@ _ROWS = (
         by_agent=True,
     ),
     SignalKind(
-        name=QUIET_JOB,
+        name="quiet_job",
         seen="a quiet job was at work in a terminal",
         label="A quiet job in a terminal",
         seen_by="`app/editor/activity.js`: a job in the foreground of a terminal that uses no CPU and waits for no "
         "person, or a command of `keep`; its end is `QUIET_JOB_MAX` after its last work, or the minutes it asks for",
         in_use="a quiet job was at work in a terminal",
+        counts=Counts.WITHIN_END,
+        by_agent=True,
+    ),
+    SignalKind(
+        name="exec",
+        seen="a command was run by a call",
+        label="A command of the API",
+        seen_by="the API: a call on commands, and the agent while a command runs that is not detached",
+        in_use="a command ran",
+        by_agent=True,
+    ),
+    SignalKind(
+        name="detached_command",
+        seen="a detached command was at work",
+        label="A detached command",
+        seen_by="the agent: a command that was detached; its end is `QUIET_JOB_MAX` after its last output",
+        in_use="a detached command was at work",
         counts=Counts.WITHIN_END,
         by_agent=True,
     ),
@@ -138,3 +153,6 @@ _ROWS = (
 
 SIGNALS: Mapping[str, SignalKind] = {kind.name: kind for kind in _ROWS}
 """The kinds by name, in the order in which `GET /session/{uuid}/activity` shows them."""
+
+QUIET = frozenset(kind.name for kind in _ROWS if kind.counts is Counts.WITHIN_END)
+"""Work that nobody waits for: it has an end of its own."""

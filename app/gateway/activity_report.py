@@ -12,7 +12,7 @@ from typing import Any
 from app.core.errors import InvalidRequest
 from app.core.sessions.model import Signal
 from app.core.sessions.resources import Sample
-from app.core.signal_kinds import QUIET_JOB, SIGNALS
+from app.core.signal_kinds import QUIET, SIGNALS
 
 INSIDE = frozenset(name for name, kind in SIGNALS.items() if kind.by_agent)
 """The activity signals that agents report."""
@@ -25,24 +25,26 @@ OLDEST = 86_400.0
 
 @dataclass(frozen=True)
 class QuietLimits:
-    """s for which a quiet job counts: after it last used CPU or its terminal, and from now on, if it asks for that."""
+    """s for which quiet work counts: after it was last seen at work, and from now on, if it asks for that."""
 
     quiet: float
     asked: float
 
 
 def read_activity(document: Any, now: float, limits: QuietLimits) -> dict[str, Signal]:
-    """The signals in `{"signals": {name: {"age": s, "detail"?: text}}}`. That of a quiet job has `quiet`, the seconds
-    since it used CPU or its terminal, or `left`, those that it asks to be kept up for, or both; one that counts no more
-    is left out. Raises `InvalidRequest`."""
+    """The signals in `{"signals": {name: {"age": s, "detail"?: text}}}`. That of quiet work has `quiet`, the seconds
+    since it was seen at work, or `left`, those that it asks to be kept up for, or both; one that counts no more is left
+    out. Raises `InvalidRequest`."""
     signals = document.get("signals") if isinstance(document, dict) else None
     if not isinstance(signals, dict) or not signals.keys() <= INSIDE:
         raise InvalidRequest(f"`signals` must be an object with only {', '.join(sorted(INSIDE))}.")
     read = {name: _signal(signal, now) for name, signal in signals.items()}
-    if quiet := read.pop(QUIET_JOB, None):
-        until = _quiet_until(signals[QUIET_JOB], now, limits)
+    for name in QUIET & read.keys():
+        until = _quiet_until(signals[name], now, limits)
         if until > now:
-            read[QUIET_JOB] = replace(quiet, until=until)
+            read[name] = replace(read[name], until=until)
+        else:
+            del read[name]
     return read
 
 

@@ -265,6 +265,11 @@ class Settings:
         1_000_000, "tokens", "in a turn, with each step's whole prompt counted, as it is billed: about a hundred steps"
     )
     agent_command_timeout: float = setting(120.0, "s", "a command of the agent is killed after this")
+    exec_timeout: float = setting(3_600.0, "s", "a command that a call runs is ended after this; a long build fits in")
+    execs_at_once: int = setting(16, "commands", "of calls, that run in a workspace at a time; one more is 429")
+    exec_output_bytes: int = setting(
+        16_777_216, "bytes", "kept of each stream of such a command; of a longer one the end is kept beside them"
+    )
     undo_points: int = setting(
         20, "each", "undo points in a workspace: so many of its last prompts can be undone in seconds; 0 for none"
     )

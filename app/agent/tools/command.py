@@ -14,6 +14,7 @@ from typing import Any
 
 from app.agent.tools import child
 from app.agent.tools.orphans import MARK, kill_orphans
+from app.agent.tools.runner import shell
 from app.agent.tools.sandbox_path import ToolError, Workspace, open_root
 from app.volume.environment import of_commands
 
@@ -68,7 +69,14 @@ def run_shell(
 ) -> Mapping[str, Any]:
     """The answer of `runner` to a shell command in this folder, in a login shell with `login`. Where the kernel
     supports that, the command can't read the `hidden` folder. Raises `ToolError`."""
-    order = {"command": command, "seconds": seconds, "head": head, "tail": TAIL_BYTES, "processes": processes}
+    order: dict[str, Any] = {
+        "argv": [shell(), "-c", command],
+        "cwd": ".",
+        "environment": {},
+        "added": {},
+        "streams": None,
+    }
+    order |= {"seconds": seconds, "head": head, "tail": TAIL_BYTES, "processes": processes}
     order |= {"hidden": str(hidden or ""), "login": login}
     fd = open_root(folder)
     try:
@@ -83,7 +91,7 @@ def run_shell(
         )
     finally:
         os.close(fd)
-    answer = _answer(reply)
+    answer = read_answer(reply.output) if reply.code == 0 else None
     if answer is None:
         kill_orphans(environment.get(MARK, ""))
         raise ToolError("the command ended the process that ran it; it is not known how far it came")
@@ -92,15 +100,15 @@ def run_shell(
     return answer
 
 
-def _answer(reply: child.Reply) -> Mapping[str, Any] | None:
-    """The runner's answer; None if it was killed or gave none. A command may write one in its place: that is at worst
-    wrong, and has the types of a true one."""
+def read_answer(output: bytes) -> Mapping[str, Any] | None:
+    """A runner's answer; None if it gave none. A command may write one in its place: that is at worst wrong, and has
+    the types of a true one."""
     try:
-        answer = json.loads(reply.output)
+        answer = json.loads(output)
     except (ValueError, RecursionError):
         return None
     whole = isinstance(answer, dict) and {name: type(value) for name, value in answer.items()} == ANSWER
-    return answer if whole and reply.code == 0 else None
+    return answer if whole else None
 
 
 def run_command(

@@ -1,14 +1,20 @@
 """Runs one command, and ends every process it starts.
 
-    python -I -S runner.py, then one line: {"command", "seconds", "head", "tail", "processes", "hidden", "login"}
+    python -I -S runner.py, then one line: {"argv", "cwd", "environment", "added", "seconds", "head", "tail",
+    "processes", "hidden", "login", "streams"}
+
+It may wait for that line. `environment` is set before the shell's profile is read, `added` after it. `streams` are
+descriptors of the command's standard input, output and error that this process inherited; without them it has no input,
+and its output is kept here.
 
 This process is the reaper of orphans (prctl(2), PR_SET_CHILD_SUBREAPER): processes that detach with setsid or a double
 fork become its children again, so without children nothing is left. The command ends with its shell, at its time limit,
-with too many processes, or when standard input is closed (by the agent, or because the agent was killed). Then all
-remaining processes are stopped, so that none forks meanwhile, and killed. The answer is one JSON object:
+with too many processes, or when standard input is closed (by the agent, or because the agent was killed); a further
+line there is the number of a signal for the command's process group. In the end all remaining processes are stopped, so
+that none forks meanwhile, and killed. The answer is one JSON object:
 `{"code", "ended", "head", "tail", "omitted", "left", "survivors", "open", "begun"}`, `code` as a shell gives it, output
 as text with invalid UTF-8 escaped. `open`: the kernel could not hide the `hidden` folder. `begun` is false if the login
-shell, by whose environment the command runs with `login`, ended before it.
+shell, by whose environment the command runs with `login`, ended before it, or could not be started.
 
 It imports nothing of the agent, and what hides the folder. RLIMIT_NPROC is not used: it counts all processes of a user
 id on the machine, other workspaces' too. The count here is the command's own.
@@ -18,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import select
@@ -39,9 +46,10 @@ PIPE_READS = 16
 KILLING_SECONDS = 8.0
 """How long to try; only processes stuck in the kernel take this long."""
 
-RUN = 'cd -P /proc/self/fd/9 && printf . >&8 && exec "$0" -c "$1" >&7 2>&7 7>&- 8>&- 9>&-'
-"""What the first shell runs. A profile that it read may have printed something, or gone elsewhere: the command has only
-the variables of that."""
+RUN = """cd -P /proc/self/fd/9 && printf . >&8 && while [ "$1" != -- ]; do export "$1"; shift; done && shift &&
+exec "$@" <&6 >&7 2>&5 5>&- 6>&- 7>&- 8>&- 9>&-"""
+"""What the first shell runs, with the variables to add, `--`, and the command. A profile that it read may have printed
+something, or gone elsewhere: the command has only the variables of that."""
 
 
 class Output:
@@ -139,45 +147,61 @@ def _signal(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def start(command: str, output: int, begun: int, login: bool) -> int:
+def shell() -> str:
+    """The shell that runs commands."""
+    return "/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh"
+
+
+def start(order: dict, streams: tuple[int, int, int], begun: int) -> int:
     """Start a shell with the command; its process id. A byte is written to `begun` as the command begins."""
-    shell = "/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh"
+    added = [f"{name}={value}" for name, value in order["added"].items()]
     # If memory runs out, the kernel should kill the command, not the agent.
-    script = 'echo 1000 2>/dev/null >/proc/self/oom_score_adj; exec "$0" "$1" "$2" "$0" "$3"'
+    script = 'echo 1000 2>/dev/null >/proc/self/oom_score_adj; exec "$@"'
+    first = [shell(), "-lc" if order["login"] else "-c", RUN, "sh", *added, "--", *order["argv"]]
+    stdin, stdout, stderr = streams
     return os.posix_spawn(
         "/bin/sh",
-        ["sh", "-c", script, shell, "-lc" if login else "-c", RUN, command],
-        os.environ,
+        ["sh", "-c", script, "sh", *first],
+        {**os.environ, **order["environment"]},
         file_actions=[
+            (os.POSIX_SPAWN_DUP2, stdin, 6),
+            (os.POSIX_SPAWN_DUP2, stdout, 7),
+            (os.POSIX_SPAWN_DUP2, stderr, 5),
+            (os.POSIX_SPAWN_DUP2, begun, 8),
+            (os.POSIX_SPAWN_OPEN, 9, order["cwd"], os.O_RDONLY | os.O_DIRECTORY, 0),
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
             (os.POSIX_SPAWN_DUP2, 1, 2),
-            (os.POSIX_SPAWN_DUP2, output, 7),
-            (os.POSIX_SPAWN_DUP2, begun, 8),
-            (os.POSIX_SPAWN_OPEN, 9, ".", os.O_RDONLY | os.O_DIRECTORY, 0),
         ],
         setsid=True,
         setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM],
     )
 
 
-def watch(shell: int, output: int, kept: Output, order: dict) -> tuple[int, str]:
-    """Read the output until the shell ends or must end; its status and why it was ended ("": by itself)."""
+def watch(command: int, output: int, ended: int, kept: Output, order: dict) -> tuple[int, str]:
+    """Read the output until the shell ends or must end; its status and why it was ended ("": by itself). `ended` can be
+    read once a child has ended."""
     deadline = time.monotonic() + order["seconds"]
     poll = select.poll()
-    poll.register(output, select.POLLIN)
-    poll.register(0, select.POLLIN)
+    for each in (0, output, ended):
+        poll.register(each, select.POLLIN)
     checked = 0.0
     while True:
         for fd, _ in poll.poll(TICK * 1000):
             if fd == 0:
-                return -1, "stopped"
-            data = os.read(output, 1 << 20)
-            if data:
+                wanted = os.read(0, 4096)
+                if not wanted:
+                    return -1, "stopped"
+                for number in wanted.split():
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.killpg(command, int(number))
+                continue
+            data = os.read(fd, 1 << 20)
+            if not data:
+                poll.unregister(fd)
+            elif fd == output:
                 kept.add(data)
-            else:
-                poll.unregister(output)
-        pid, status = os.waitpid(shell, os.WNOHANG)
+        pid, status = os.waitpid(command, os.WNOHANG)
         if pid:
             return os.waitstatus_to_exitcode(status), ""
         now = time.monotonic()
@@ -198,30 +222,66 @@ def drain(output: int, kept: Output) -> None:
             kept.add(os.read(output, 1 << 20))
 
 
-def main() -> None:
-    """Carry out the order and answer."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def read_order() -> dict | None:
+    """The order, None if there comes none."""
     line = bytearray()
     while not line.endswith(b"\n"):
         data = os.read(0, 65536)
         if not data:
-            return
+            return None
         line += data
-    order = json.loads(line)
+    order: dict = json.loads(line)
+    return order
+
+
+def ends_of_children() -> int:
+    """A descriptor that can be read once a child has ended."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return read_end
+
+
+def above(fd: int) -> int:
+    """The descriptor under a number that the shell's own do not take."""
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
+    os.close(fd)
+    return moved
+
+
+def main() -> None:
+    """Carry out the order and answer."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ended = ends_of_children()
+    order = read_order()
+    if order is None:
+        return
     opened = bool(order["hidden"]) and not hide(order["hidden"])
     kept = Output(order["head"], order["tail"])
     read_end, write_end = os.pipe()
     # No pipe: whatever reads all open files of the user's would take the byte.
-    begun = os.memfd_create("begun")
-    shell = start(order["command"], write_end, begun, order["login"])
-    os.close(write_end)
-    code, ended = watch(shell, read_end, kept, order)
+    begun = above(os.memfd_create("begun"))
+    stdin, stdout, stderr = order["streams"] or (os.open("/dev/null", os.O_RDONLY), write_end, os.dup(write_end))
+    streams = above(stdin), above(stdout), above(stderr)
+    if order["streams"]:
+        os.close(write_end)
+    try:
+        command = start(order, streams, begun)
+    except OSError:  # The folder is gone.
+        command = 0
+    for each in streams:
+        os.close(each)
+    code, why = watch(command, read_end, ended, kept, order) if command else (-1, "")
     left, survivors = end_all()
     drain(read_end, kept)
     head, tail = kept.parts()
-    answer = {"code": code, "ended": ended, "head": head, "tail": tail, "omitted": kept.omitted}
+    answer = {"code": code, "ended": why, "head": head, "tail": tail, "omitted": kept.omitted}
     answer |= {"left": left, "survivors": survivors, "open": opened, "begun": os.fstat(begun).st_size > 0}
     sys.stdout.write(json.dumps(answer))
+    sys.stdout.flush()
+    # The agent waits for the end of this process: there is nothing left to free.
+    os._exit(0)
 
 
 if __name__ == "__main__":

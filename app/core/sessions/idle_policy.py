@@ -19,7 +19,7 @@ from typing import Any
 from app.core.sessions.awake_hours import BadHours, Span, hours_end, read_hours
 from app.core.sessions.counted_time import Counted
 from app.core.sessions.model import Record, Signal, Status, iso, longest_unused
-from app.core.signal_kinds import QUIET_JOB, SIGNALS, Counts, SignalKind
+from app.core.signal_kinds import QUIET, SIGNALS, Counts, SignalKind
 from app.process.settings import Settings, SettingsError
 
 BUSY_GRACE = 60.0
@@ -141,8 +141,8 @@ def idle_verdict(record: Record, policy: Policy, now: float) -> IdleVerdict:
         why = f"unused for {now - used:.0f} s"
         if longest.until == limit:
             why += f"; only a person keeps it awake after {policy.max_awake:.0f} s"
-        elif longest.name == QUIET_JOB and longest.until == record.signals[QUIET_JOB].until:
-            why += f"; its quiet job counts no more ({longest.detail})"
+        elif longest.name in QUIET and longest.until == record.signals[longest.name].until:
+            why += f"; its {longest.name.replace('_', ' ')} counts no more ({longest.detail})"
         return IdleVerdict(True, sleeps_at, why, reasons, sleeps_at, limit)
     warn_at = sleeps_at - min(WARNING, record.idle_timeout / LEAD_SHARE)
     warned = abs(record.warned - sleeps_at) < 1.0

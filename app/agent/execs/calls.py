@@ -1,0 +1,147 @@
+"""The calls on commands: run one, see what runs and ran, read the output, end it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from typing import Any
+
+from flask import Blueprint, Response, current_app, jsonify, request
+
+from app.agent.execs.exec import STREAMS, Exec
+from app.agent.execs.execs import Closed, Execs, IdReused, NotReady, TooMany
+from app.agent.execs.order import BadOrder, read_order
+from app.agent.requests import Problem, json_object, natural, waiting, writing
+
+EXECS = "execs"
+"""The key of the workspace's commands in `Flask.extensions`."""
+
+execs = Blueprint("execs", __name__, url_prefix="/execs")
+
+LONGEST_WAIT = 30
+"""Seconds a call waits for more output or the end."""
+
+PIECE_BYTES = 65_536
+"""Of a stream in one answer."""
+
+READ_MOST = 1_048_576
+"""Bytes of a stream in one answer that has nothing else."""
+
+
+@execs.post("")
+def begin() -> tuple[Response, int]:
+    """Run a command, and wait `wait` seconds for its end. The same id again answers the same command."""
+    body = json_object()
+    try:
+        order = read_order(body, _execs().longest)
+        with writing():
+            begun = _execs().begin(order)
+    except BadOrder as e:
+        raise Problem(400, "bad_request", f"{e}.") from None
+    except IdReused:
+        raise Problem(422, "exec_id_reused", "This `id` was used before with another command.") from None
+    except TooMany:
+        text = "As many commands run already as may at a time; wait for one to end, or end one."
+        raise Problem(429, "too_many_execs", text, retry=True) from None
+    except NotReady:
+        raise Problem(503, "loading", "The agent is still starting; retry later.", retry=True) from None
+    except Closed:
+        raise Problem(503, "closing", "The workspace is about to stop.", retry=True) from None
+    _wait(begun, body.get("wait", 0))
+    return jsonify(_whole(begun)), 202 if begun.running else 200
+
+
+@execs.get("")
+def newest() -> Response:
+    """What runs and ran, newest first, without the output."""
+    return jsonify({"execs": [_told(each) for each in _execs().newest()]})
+
+
+@execs.get("/<id_>")
+def show(id_: str) -> Response:
+    """A command with its output; after `wait` seconds at most, once it has ended. With `stdout` and `stderr`, the bytes
+    that the caller has seen: the pieces after them, as soon as there is one."""
+    found = _find(id_)
+    if "stdout" not in request.args:
+        _wait(found, natural("wait", 0))
+        return jsonify(_whole(found))
+    seen = {name: natural(name, 0) for name in STREAMS}
+    _wait(found, natural("wait", 0), seen)
+    # The end first: what is read after it is all there is.
+    ended = not found.running
+    pieces = {name: found.stream(name).piece(seen[name], PIECE_BYTES, ended=ended) for name in STREAMS}
+    told = {name: {"text": text, "next": following} for name, (text, following) in pieces.items()}
+    more = any(found.stream(name).size > following for name, (_, following) in pieces.items())
+    return jsonify({**_told(found), **told, "more": more or not ended})
+
+
+@execs.get("/<id_>/<name>")
+def read(id_: str, name: str) -> Response:
+    """Bytes of a stream from `offset` on, at most `bytes`, as far as a file keeps them."""
+    if name not in STREAMS:
+        raise Problem(404, "not_found", "Not Found")
+    stream = _find(id_).stream(name)
+    data = stream.read(natural("offset", 0), min(natural("bytes", READ_MOST), READ_MOST))
+    return Response(data, mimetype="application/octet-stream")
+
+
+@execs.post("/<id_>/kill")
+def kill(id_: str) -> Response:
+    """Send the command a signal, by its name; without one, end it: SIGTERM, and after five seconds SIGKILL."""
+    body, found = json_object(), _find(id_)
+    found.kill(_signal(body.get("signal")))
+    _wait(found, body.get("wait", 0))
+    return jsonify(_whole(found))
+
+
+def _execs() -> Execs:
+    execs: Execs = current_app.extensions[EXECS]
+    return execs
+
+
+def _find(id_: str) -> Exec:
+    found = _execs().find(id_)
+    if found is None:
+        raise Problem(404, "exec_not_found", "This workspace knows no command with this id.")
+    return found
+
+
+def _wait(found: Exec, seconds: Any, seen: dict[str, int] | None = None) -> None:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_WAIT:
+        raise Problem(400, "bad_request", f"`wait` must be a number of seconds, at most {LONGEST_WAIT}.")
+    with waiting() if seconds else contextlib.nullcontext():
+        found.wait(seconds, seen)
+
+
+def _signal(name: Any) -> int | None:
+    if name is None:
+        return None
+    number = getattr(signal.Signals, name, None) if isinstance(name, str) else None
+    if number is None:
+        raise Problem(400, "bad_request", "`signal` must be the name of a signal, as SIGINT.")
+    return int(number)
+
+
+def _told(found: Exec) -> dict[str, Any]:
+    """What is known of a command, without its output."""
+    end = found.end
+    return {
+        **{name: found.asked[name] for name in ("id", "command", "cwd", "detached", "started_at")},
+        "state": "running" if end is None else "exited",
+        "exit_code": end and end.exit_code,
+        "signal": end and end.signal,
+        "reason": end and end.reason,
+        "ended_at": end and end.at,
+        "left": end and end.left,
+        "ms": found.ms,
+        "sizes": {name: found.stream(name).size for name in STREAMS},
+        "kept": {name: found.stream(name).kept for name in STREAMS},
+    }
+
+
+def _whole(found: Exec) -> dict[str, Any]:
+    """What is known of a command, and its output, a long one without its middle."""
+    told = _told(found)
+    streams = {name: found.stream(name) for name in STREAMS}
+    truncated = any(stream.truncated for stream in streams.values())
+    return {**told, **{name: stream.text() for name, stream in streams.items()}, "truncated": truncated}

@@ -1,0 +1,66 @@
+"""What the calls of the agent's HTTP interface share: how a request is read, and how it is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from flask import current_app, request
+
+RETRY_AFTER = 2
+"""Seconds after which to retry a call that came while the agent starts or stops."""
+
+WAITING_CALLERS = 24
+"""Server threads that may wait for outcomes; the others stay free for short calls."""
+
+WAITING = "agent-waiting-callers"
+"""The key in `Flask.extensions` of a semaphore of `WAITING_CALLERS`."""
+
+
+class Problem(Exception):
+    """An error response; `retry` adds a Retry-After header."""
+
+    def __init__(self, status: int, code: str, detail: str, *, retry: bool = False) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.retry = retry
+
+
+@contextlib.contextmanager
+def waiting() -> Iterator[None]:
+    """Hold one of the places of callers that wait."""
+    places: threading.BoundedSemaphore = current_app.extensions[WAITING]
+    if not places.acquire(blocking=False):
+        raise Problem(503, "too_many_waiting", "Too many callers are waiting; use `Prefer: respond-async`.", retry=True)
+    try:
+        yield
+    finally:
+        places.release()
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Answer 503 when the disk can't be written."""
+    try:
+        yield
+    except OSError:
+        raise Problem(503, "disk", "The workspace's disk can't be written; it may be full.", retry=True) from None
+
+
+def json_object() -> dict[str, Any]:
+    """The body."""
+    body = request.get_json(force=True, silent=True)
+    if not isinstance(body, dict):
+        raise Problem(400, "bad_request", "The body must be a JSON object.")
+    return body
+
+
+def natural(name: str, default: int) -> int:
+    """A number in the query."""
+    text = request.args.get(name, str(default))
+    if not text.isdecimal() or len(text) > 12:
+        raise Problem(400, "bad_request", f"`{name}` must be a non-negative integer.")
+    return int(text)
