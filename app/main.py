@@ -24,6 +24,7 @@ from app.api import (
     dead_letters,
     diagnosis,
     docs,
+    execs,
     feed,
     forward_auth,
     going_back,
@@ -71,7 +72,10 @@ NO_BODY = 1_024
 SMALL_BODY = 65_536
 """Bytes of a request with a few fields: 32 labels of the greatest length, all escaped, have 60,000."""
 
-CHAT = "messages.chat"
+LARGEST_EXEC = 1_310_720
+"""Bytes of the largest request to run a command: as much for its arguments and its input each as for a prompt."""
+
+CHAT, EXEC = "messages.chat", "execs.run"
 
 
 def largest_prompt(settings: Settings) -> int:
@@ -116,7 +120,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_error_handlers(app, to_api_problem)
     app.before_request(lambda: identify(keyring, core.access_tokens))
     trace_requests(app, has_key)
-    larger = {CHAT: largest_prompt(settings)}
+    larger = {CHAT: largest_prompt(settings), EXEC: LARGEST_EXEC}
     register_request_hooks(app, instruments.http, SMALL_BODY, core.budget, larger)
     register_tarpit(app, tarpit_name)
     audit.register_audit(app)
@@ -133,6 +137,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         access,
         activity,
         messages,
+        execs,
         past_events,
         backups,
         restore_points,

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pytest
 import requests
 
-from tests.events import Event, listening
+from tests.events import Event, Events, listening
 from tests.model_server import ModelServer
 from tests.waiting import wait_for
 
@@ -134,6 +134,15 @@ class Conversation:
     def events(self) -> AbstractContextManager[list[Event]]:
         """Its events from now on, in a list that grows."""
         return listening(f"{self._host.url}/session/{self.uuid}/events", {"X-API-Key": self._host.key})
+
+    @contextmanager
+    def streaming(self, path: str, body: Any) -> Iterator[Events]:
+        """The events of the stream that a POST answers."""
+        headers = {"X-API-Key": self._host.key, "Accept": "text/event-stream"}
+        answer = requests.post(self._host.url + path, json=body, headers=headers, stream=True, timeout=60)
+        assert answer.ok, answer.text
+        with answer:
+            yield Events.answered(answer)
 
     def roll_back(self, message_id: str) -> Any:
         """Undo this prompt and the later ones; what the session says of it."""

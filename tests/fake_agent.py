@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import SO_SNDBUF, SOL_SOCKET
@@ -37,6 +37,28 @@ NO_RESPONSES = [
     CHUNKED + b"5\r\n{}",
 ]
 """What no HTTP client can make an answer of. The parser of headers recurses with each nested message."""
+
+
+EXEC: Mapping[str, Any] = {
+    "id": "x1",
+    "command": "true",
+    "cwd": ".",
+    "detached": False,
+    "state": "exited",
+    "exit_code": 0,
+    "signal": None,
+    "reason": None,
+    "left": 0,
+    "started_at": 1.0,
+    "ended_at": 2.0,
+    "ms": 1000,
+    "stdout": "",
+    "stderr": "",
+    "truncated": False,
+    "sizes": {"stdout": 0, "stderr": 0},
+    "kept": {"stdout": 0, "stderr": 0},
+}
+"""A command that has ended."""
 
 
 class FakeAgent:
@@ -120,6 +142,8 @@ class Handler(BaseHTTPRequestHandler):
             self._say(200, self.agent.unsaved_work)
         elif self.path == "/fingerprint":
             self._say(200, {"fingerprint": self.agent.fingerprint})
+        elif self.path.startswith("/execs"):
+            self._say(200, {**EXEC, "id": body.get("id", EXEC["id"])})
         elif self.path.startswith("/checkpoints/"):
             self._say(self.agent.restore(self.path.split("/")[2]), self.agent.restored)
         elif self.path == "/checkpoint":
@@ -136,6 +160,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._note({})
+        if self.path.startswith("/execs"):
+            self._say(200, dict(EXEC) if self.path.startswith("/execs/") else {"execs": [dict(EXEC)]})
+            return
         if self.path.startswith("/checkpoints/"):
             known = {"restored": self.path.split("/")[2] in self.agent.undone}
             self._say(200 if self.agent.restored else 404, known)

@@ -194,13 +194,15 @@ class Attacker(Tenant):
 
 
 class Victim(Tenant):
-    """One with a conversation, files and a backup."""
+    """One with a conversation, files, a command that ran, and a backup."""
 
     def __init__(self, service: Service) -> None:
         super().__init__(service, BOB, labels={"project": MARK})
         self.message = "m1"
         (service.files(self.uuid) / f"{MARK}.txt").write_text(MARK)
         assert service.prompt(self.uuid, f"remember {MARK}", self.message)["status"] == "processed"
+        ran = service.done("POST", f"/session/{self.uuid}/exec", {"command": f"echo {MARK}"})
+        self.exec_id = str(ran["exec_id"])
         service.done("POST", f"/session/{self.uuid}/backup")
         made = wait_for(lambda: service.done("GET", f"/session/{self.uuid}/backups")["backups"], "the backup")
         self.backup = str(made[0]["name"])
@@ -218,7 +220,7 @@ class Victim(Tenant):
     def state(self) -> dict[str, Any]:
         """All there is of it, by name: in Redis, on the disk, and what its user is shown."""
         files = self.service.files(self.uuid)
-        folders = [files, *(self.service.data_dir / "archive").glob(self.uuid)]
+        folders = [files, files.parent / ".execs", *(self.service.data_dir / "archive").glob(self.uuid)]
         paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
         paths += (self.service.data_dir / "backups").glob(f"{self.uuid}/app-*")
         return {

@@ -1,8 +1,9 @@
 """What an agent and the manager must agree on: the events of a turn, as `POST /agent/v1/events` reports them, and why a
-prompt fails."""
+prompt or a command fails."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -66,6 +67,28 @@ FAULTS = frozenset(
     }
 )
 """Those that the user did not ask for, and that no limit of theirs explains."""
+
+
+EXEC_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+"""The id of a command, which names a folder of the workspace's volume."""
+
+
+class ExecReason(StrEnum):
+    """Why a command that a caller ran did not end by itself."""
+
+    TIMEOUT = "timeout"
+    KILLED = "killed"
+    """A caller asked for it."""
+    SLEEP = "sleep"
+    """The workspace was put to sleep."""
+    STOPPED = "stopped"
+    """The workspace stopped for another reason, as a restart."""
+    PROCESSES = "processes"
+    """It had too many processes."""
+    NOT_BEGUN = "not_begun"
+    """The login shell ended before it, or its folder was gone."""
+    LOST = "lost"
+    """The agent, or what ran it, was killed: it is not known how far it came."""
 
 
 @dataclass(frozen=True)

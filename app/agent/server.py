@@ -24,7 +24,6 @@ from app.agent.checkpoints import pieces
 from app.agent.editor import EditorDown, pass_order
 from app.agent.events import outcome_event
 from app.agent.execs.calls import EXECS, execs
-from app.agent.execs.order import ORDER_BYTES
 from app.agent.prompt_status import ID
 from app.agent.protocol import Event
 from app.agent.requests import (
@@ -78,7 +77,7 @@ def create_app(agent: Agent) -> Flask:
     """The interface to this agent."""
     app = Flask(__name__)
     app.wsgi_app = _below(f"/chat/{agent.settings.uuid}", app.wsgi_app)  # type: ignore[assignment, method-assign]
-    app.config["MAX_CONTENT_LENGTH"] = 8 * max(agent.settings.prompt_max_bytes, ORDER_BYTES) + 10_000
+    app.config["MAX_CONTENT_LENGTH"] = 8 * agent.settings.prompt_max_bytes + 10_000
     app.extensions |= {AGENT: agent, EXECS: agent.execs, WAITING: threading.BoundedSemaphore(WAITING_CALLERS)}
     app.register_blueprint(api)
     app.register_blueprint(execs)

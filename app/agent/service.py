@@ -12,7 +12,6 @@ from app.agent.activity_reporter import ActivityReporter
 from app.agent.checkpoints import Keeper, load
 from app.agent.documents import Documents
 from app.agent.events import Bus, outcome_event
-from app.agent.execs.exec import Reason
 from app.agent.execs.execs import FOLDER, Execs
 from app.agent.execs.signals import signals
 from app.agent.gateway_client import Gateway
@@ -21,7 +20,7 @@ from app.agent.model_context import system_prompt
 from app.agent.model_worker import ModelWorker
 from app.agent.program_worker import ProgramWorker, conversation, program_of
 from app.agent.prompt_status import ProcessEnding, fetch_status
-from app.agent.protocol import Event
+from app.agent.protocol import Event, ExecReason
 from app.agent.reports import Reports
 from app.agent.resources import ResourceMeter
 from app.agent.retry import AnyModel, RetryingModel
@@ -151,7 +150,7 @@ class Agent:
 
     def expect_stop(self, reason: str) -> None:
         """Note why the workspace stops soon, "" if it does not after all."""
-        self.execs.stop_reason = Reason.SLEEP if reason == "sleep" else Reason.STOPPED
+        self.execs.stop_reason = ExecReason.SLEEP if reason == "sleep" else ExecReason.STOPPED
 
     def start(self) -> None:
         """Load the conversation and continue it, in the background."""

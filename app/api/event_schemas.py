@@ -12,6 +12,7 @@ from typing import Any
 from marshmallow import Schema, fields
 
 from app.api.answers import Items, Number, Part, Text, Time, Truth, Whole, status_field, uuid_field
+from app.api.exec_schemas import ExitEventSchema, OutputEventSchema
 from app.api.feed_schemas import (
     FEED_SCHEMAS,
     BackupEndSchema,
@@ -180,6 +181,7 @@ EVENTS: Mapping[str, type[Schema]] = {
 STREAMS: Mapping[str, Mapping[str, type[Schema]]] = {
     "SessionEvents": {kind: schema for kind, schema in EVENTS.items() if kind != "held"},
     "ChatEvents": {kind: EVENTS[kind] for kind in ("state", "token", "tool_call", "tool_result", "message", "held")},
+    "ExecEvents": {"stdout": OutputEventSchema, "stderr": OutputEventSchema, "exit": ExitEventSchema},
     "FeedEvents": FEED_SCHEMAS,
 }
 """The events of each stream, by type; `ChatEvents` ends with `held`, or with a `message` that is finished."""

@@ -13,6 +13,7 @@ from flask_smorest.utils import prepare_response
 
 from app.api.dead_letter_schemas import ID_REGEX
 from app.api.event_schemas import STREAMS, schema_name, stream_schema
+from app.api.exec_schemas import EXEC_ID_REGEX, VARIABLE_REGEX
 from app.api.problem_schemas import ProblemSchema
 from app.api.request_fields import BACKUP_REGEX, LABEL_REGEX, MESSAGE_ID_REGEX, UUID_REGEX
 from app.http.problems import PROBLEM_TYPE
@@ -37,6 +38,9 @@ WAITING = frozenset(
         "chat",
         "createSession",
         "deleteSession",
+        "endExec",
+        "exec",
+        "getExec",
         "makeRestorePoint",
         "restoreBackup",
         "rollBackSession",
@@ -49,9 +53,13 @@ WAITING = frozenset(
 )
 """The operations that heed `Prefer`."""
 
+RESUMED = frozenset({"getExec"})
+"""The operations that heed `Last-Event-ID` besides those of `EVENTS_PATHS`, which take nothing else."""
+
 PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "uuid": {"type": "string", "pattern": UUID_REGEX, "examples": ["k3v9x0qa"]},
     "name": {"type": "string", "pattern": BACKUP_REGEX, "examples": ["app-k3v9x0qa-20261120-080000.zip"]},
+    "exec_id": {"type": "string", "pattern": EXEC_ID_REGEX, "examples": ["7f3a9c0de1b2a4f5"]},
     "message_id": {"type": "string", "pattern": MESSAGE_ID_REGEX, "examples": ["7f3a9c0de1b2a4f5"]},
     "letter_id": {"type": "string", "pattern": ID_REGEX, "examples": ["7f3a9c0de1b2a4f5"]},
     "asset": {"type": "string", "pattern": "^[a-z0-9.-]{1,40}$", "examples": ["swagger-ui.css"]},
@@ -180,6 +188,7 @@ def _document(api: Api) -> dict[str, Any]:
                 _complete(item[method], method, path)
     # apispec drops rules of a Dict field's keys, and of a schema as a whole.
     document["components"]["schemas"]["NewSession"]["properties"]["labels"]["propertyNames"] = {"pattern": LABEL_REGEX}
+    document["components"]["schemas"]["NewExec"]["properties"]["env"]["propertyNames"] = {"pattern": VARIABLE_REGEX}
     schemas = document["components"]["schemas"]
     for one_of in ("KeepAlive", "Rollback"):
         schemas[one_of] |= {"minProperties": 1, "maxProperties": 1}
@@ -195,6 +204,8 @@ def _complete(operation: dict[str, Any], method: str, path: str) -> None:
     own = (*(("IdempotencyKey",) if method == "post" else ()), *(("Prefer",) if waits else ()))
     if path in EVENTS_PATHS:
         own = ("LastEventId",)
+    if operation["operationId"] in RESUMED:
+        own = (*own, "LastEventId")
     refs = [{"$ref": f"#/components/parameters/{name}"} for name in ("RequestId", *own)]
     operation["parameters"] = [*operation.get("parameters", ()), *refs]
     replayed, applied = ("Idempotency-Replayed",) if method == "post" else (), ("Preference-Applied",) if waits else ()

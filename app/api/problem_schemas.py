@@ -14,7 +14,7 @@ class UsedUpLimitSchema(Schema):
 
     category = Text("of which calls", enum=sorted(CATEGORIES))
     rate = Text(examples=["100 per 1 minute"])
-    of = Text(enum=["address", "key", "session_token"])
+    of = Text(enum=["address", "key", "session", "session_token"])
     name = Text("the name of the key", null=True)
 
 

@@ -6,10 +6,11 @@ from flask import Flask, g
 from flask_limiter import RateLimitExceeded
 
 from app.api.blueprint import route_rules
-from app.core.access.keyring import CATEGORIES, Principal, check_rate
+from app.core.access.keyring import CATEGORIES, WORK, Principal, check_rate
 from app.core.composition import Core
 from app.core.errors import StateUnavailable
 from app.core.limit_errors import RateExceeded
+from app.http.named_session import named_session
 from app.http.rate_windows import counters, rate_exceeded, register_windows
 from app.process.settings import Settings
 
@@ -20,7 +21,7 @@ def register_limits(app: Flask, core: Core) -> None:
     register_windows(
         app,
         core.redis.connection_pool,
-        names=lambda: counters(g.principal, own_rate=bool(own_rate())),
+        names=lambda: counters(g.principal, own_rate=bool(own_rate()), uuid=session_counted()),
         rate=lambda: own_rate() or rates[category()],
         category=category,
         unlimited=lambda: route_rules().rate is None,
@@ -39,6 +40,11 @@ def configured_rates(settings: Settings) -> dict[str, str]:
 def category() -> str:
     """The category of the current request."""
     return route_rules().rate or "default"
+
+
+def session_counted() -> str:
+    """The session that the current request counts for, "" where all of a caller's count together."""
+    return named_session() if category() == WORK else ""
 
 
 def own_rate() -> str:

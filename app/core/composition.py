@@ -22,6 +22,8 @@ from app.core.costs.budgets import Budgets, key_budgets
 from app.core.costs.ledger import Ledger
 from app.core.costs.prices import Prices
 from app.core.erasures import Erasures
+from app.core.execs.client import ExecClient
+from app.core.execs.service import Execs
 from app.core.going_back import GoingBack
 from app.core.prompts.agent_client import AgentClient
 from app.core.prompts.delivery import Delivery
@@ -144,6 +146,14 @@ class Core:
             budgets=self.budgets,
             settings=settings,
             clock=clock,
+        )
+        self.execs = Execs(
+            self.sessions,
+            self.inbox,
+            ExecClient(self.credentials, AGENT_TIMEOUT, self.budget, settings.execs_at_once),
+            self.activity,
+            clock,
+            pause,
         )
         self.going_back = GoingBack(
             self.sessions,

@@ -41,6 +41,45 @@ class IllegalState(SessionError):
     code = "illegal_state"
 
 
+class Asleep(IllegalState):
+    """The session sleeps, and the call was not to wake it."""
+
+    code = "asleep"
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(f"Session {uuid} does not run, and `wake=false` keeps it so.")
+
+
+class WakeLate(SessionError):
+    """A workspace that a call needs was not up in time."""
+
+    code = "wake_late"
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(
+            f"The workspace of session {uuid} was not up in time, so nothing was done there; it goes on starting. "
+            "Repeat the call."
+        )
+
+
+class ExecNotFound(SessionError):
+    """The workspace knows no command with this id."""
+
+    code = "exec_not_found"
+
+    def __init__(self, exec_id: str) -> None:
+        super().__init__(f"This workspace knows no command {exec_id[:64]}; of ended ones it keeps the newest.")
+
+
+class ExecIdReused(SessionError):
+    """This id was used for another command before."""
+
+    code = "exec_id_reused"
+
+    def __init__(self, exec_id: str) -> None:
+        super().__init__(f"The id {exec_id} was used for another command before; choose a new one.")
+
+
 class KeyReused(SessionError):
     """This Idempotency-Key was used for another request before."""
 

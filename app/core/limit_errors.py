@@ -105,6 +105,16 @@ class TooManyAgentCalls(TooManyAtOnce):
     what = "calls to its agent at a time"
 
 
+class TooManyExecs(LimitReached):
+    """Too many commands of callers run in a workspace."""
+
+    code = "too_many_execs"
+    what = "running commands"
+    settings = MappingProxyType({Owner.SESSION: "EXECS_AT_ONCE"})
+    way_out = "Wait for one to end, or end one."
+    retry_after = 5
+
+
 class TooManyCalls(LimitReached):
     """A workspace has too many requests at the gateway."""
 

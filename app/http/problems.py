@@ -21,6 +21,8 @@ from app.core.errors import (
     BackupInUse,
     BackupNotFound,
     DeadLetterNotFound,
+    ExecIdReused,
+    ExecNotFound,
     IllegalState,
     InvalidRequest,
     KeyReused,
@@ -35,6 +37,7 @@ from app.core.errors import (
     StateUnavailable,
     StoreFull,
     Superseded,
+    WakeLate,
 )
 from app.core.limit_errors import BudgetExceeded, LimitReached, QuotaExceeded, ServerLimitReached
 from app.http.named_session import named_session
@@ -56,8 +59,10 @@ CORE_ERRORS: Mapping[type[SessionError], int] = {
     PromptNotFound: 404,
     DeadLetterNotFound: 404,
     RestorePointNotFound: 404,
+    ExecNotFound: 404,
     PromptTooLarge: 413,
     PromptIdReused: 422,
+    ExecIdReused: 422,
     KeyReused: 422,
     LimitReached: 429,
     IllegalState: 409,
@@ -65,6 +70,7 @@ CORE_ERRORS: Mapping[type[SessionError], int] = {
     BackupInUse: 409,
     Superseded: 409,
     RestorePointLate: 504,
+    WakeLate: 504,
     StoreFull: 507,
     StateUnavailable: 503,
     ServerLimitReached: 503,

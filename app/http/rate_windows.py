@@ -24,7 +24,7 @@ from limits.storage import RedisStorage
 from limits.strategies import STRATEGIES, FixedWindowRateLimiter
 
 from app.core.access.addresses import ADDRESS, counted_as
-from app.core.access.keyring import Principal
+from app.core.access.keyring import WORK, Principal
 from app.core.errors import StateUnavailable
 from app.core.limit_errors import Owner, RateExceeded
 from app.core.redis.errors import redis_errors
@@ -138,13 +138,16 @@ def register_windows(
     app.after_request(_show_window)
 
 
-def counters(principal: Principal | None, *, own_rate: bool) -> str:
+def counters(principal: Principal | None, *, own_rate: bool, uuid: str = "") -> str:
     """The names the current request counts under: its address and, with a valid key, the key; only
-    the key if that has a rate of its own (a web backend calls for all its users from one address)."""
+    the key if that has a rate of its own (a web backend calls for all its users from one address). With a `uuid`, only
+    the key in that session."""
     address = counted_as(request.remote_addr)
     if principal is None:
         return address
     key = f"key:{principal.digest[:16]}"
+    if uuid:
+        return f"{key}:{uuid}"
     return key if own_rate else f"{address} {key}"
 
 
@@ -154,6 +157,8 @@ def rate_exceeded(error: RateLimitExceeded, principal: Principal | None, categor
     window: Window = g.rate_window
     if principal is None or window.counter.startswith(ADDRESS):
         owner, name = Owner.ADDRESS, ""
+    elif category == WORK and (uuid := named_session()):
+        owner, name = Owner.SESSION, uuid
     elif principal.held:
         owner, name = Owner.SESSION_TOKEN, ""
     else:

@@ -100,6 +100,7 @@ class Settings:
     rate_limit_wake: str = setting("50/minute", "rate", "a wake costs a start")
     rate_limit_chat: str = setting("100/minute", "rate", "a prompt costs model tokens")
     rate_limit_delete: str = setting("50/minute", "rate", "a delete costs a whole backup")
+    rate_limit_work: str = setting("600/minute", "rate", "commands, of one key in one session")
     rate_limit_default: str = setting("100/minute", "rate", "everything else")
     cors_origins: str = setting(
         "", "origins", "of web pages that may call the API with a session token, separated by commas; empty: none"

@@ -1,6 +1,6 @@
 """All measurements, printed as tables.
 
-    scripts/bench/run [api] [wake] [backup] [restore_points] [sleeps] [archive] [chat] [forward_auth] [streams]
+    scripts/bench/run [api] [wake] [backup] [restore_points] [sleeps] [archive] [chat] [execs] [forward_auth] [streams]
         [dashboard] [model_streams] [undo_points] [cluster] [keda] [--rounds N] [--sessions N]
 
 Every target is a ratio of figures taken in the same run, in rounds that alternate, because the
@@ -21,6 +21,7 @@ from scripts.bench import (
     chat,
     cluster,
     dashboard,
+    execs,
     forward_auth,
     keda,
     many,
@@ -43,6 +44,7 @@ ON_THIS_MACHINE: dict[str, Table] = {
     "sleeps": ("Sleeps of 300 MB in 10,000 files, with a restore point and without", sleeps.run),
     "archive": ("An archived session of 300 MB", archive.run),
     "chat": ("Prompts, with a model that takes no time", chat.run),
+    "execs": ("Commands of the API", execs.run),
     "forward_auth": ("Forward auth, asked for every request of a workspace", forward_auth.run),
     "streams": ("Event streams and waiting calls on two web processes", streams.run),
     "dashboard": ("The dashboard's list with 10,000 sessions, in Chromium", dashboard.run),

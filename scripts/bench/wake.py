@@ -104,7 +104,9 @@ def service(data_dir: Path, *, project: Path = PROJECT, **settings: str) -> Iter
     environ = {**os.environ, "DATA_DIR": str(data_dir), "PORT": str(free_port()), "API_KEY": KEY, **settings}
     # What this run was started with is its own checkout's.
     environ = {name: text for name, text in environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    environ |= {f"RATE_LIMIT_{name}": "100000/minute" for name in ("CREATE", "WAKE", "CHAT", "DELETE", "DEFAULT")}
+    environ |= {
+        f"RATE_LIMIT_{name}": "100000/minute" for name in ("CREATE", "WAKE", "CHAT", "DELETE", "WORK", "DEFAULT")
+    }
     process = subprocess.Popen(
         [str(project / "scripts" / "run")], env=environ, stdout=subprocess.PIPE, stderr=sys.stderr, text=True
     )

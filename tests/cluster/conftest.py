@@ -26,6 +26,7 @@ WITH_PRODUCT = [
     "test_backups_on_cluster.py",
     "test_browser_access_on_cluster.py",
     "test_dashboard_on_cluster.py",
+    "test_execs_on_cluster.py",
     "test_falling_asleep_on_cluster.py",
     "test_fuzz_on_cluster.py",
     "test_monitoring_on_cluster.py",

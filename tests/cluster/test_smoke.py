@@ -54,6 +54,8 @@ def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(api: Api, model: Mo
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
     assert one.ended("m1")["state"] == "processed"
     assert one.inside("cat /app/src/proof.txt /app/log") == "hello\nran\n"
+    ran = one.call("POST", f"/session/{one.uuid}/exec", {"command": "cat src/proof.txt log"}, "wait=60").json()
+    assert (ran["exit_code"], ran["stdout"]) == (0, "hello\nran\n")
     wait_for(lambda: visited() in LET_IN, "its URL to lead to the editor", one.look, Api.patience, Api.between)
     page = open_editor(browser, one.link())
     expect_file(page, "link")

@@ -74,7 +74,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     """The routes of every application of the service, and of the agent."""
     folder = tmp_path_factory.mktemp("served")
     settings = Settings(api_key="0123456789abcdef", secret_key="0123456789abcdef0123456789abcdef", data_dir=folder)
-    agent = SimpleNamespace(settings=SimpleNamespace(uuid=NOBODYS, prompt_max_bytes=1))
+    agent = SimpleNamespace(settings=SimpleNamespace(uuid=NOBODYS, prompt_max_bytes=1), execs=None)
     return {
         "web": routes(create_app(settings)),
         "forward_auth": routes(create_forward_auth(settings)),
@@ -126,6 +126,8 @@ class Contest:
             "session:uuid": self.bob.uuid,
             "name": self.bob.backup,
             "message_id": self.bob.message,
+            "exec_id": self.bob.exec_id,
+            "id_": self.bob.exec_id,
             "letter_id": "0123456789abcdef",
             "asset": "docs.js",
             "path:filename": "x",

@@ -95,6 +95,7 @@ def test_every_process_does_its_work_as_its_own_user(service: Service, guarded: 
     visit(service, session)
     look_at(service, uuid)
 
+    service.done("POST", f"/session/{uuid}/exec", {"command": "true"})
     service.done("POST", f"/session/{uuid}/scale-down")
     service.call("POST", f"/session/{uuid}/chat", {"message": "what was it?", "id": "m2"})
     assert service.ended(uuid, "m2")["state"] == "processed"

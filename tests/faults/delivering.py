@@ -66,7 +66,7 @@ class Steps:
 def install(steps: Steps) -> None:
     steps.count(redis.Redis, "execute_command", lambda *words: f"redis {words[0]}")
     steps.count(Pipeline, "execute", lambda *_: "redis pipeline")
-    steps.count(AgentClient, "_request", lambda agent, method, path, *_: f"agent {path}")
+    steps.count(AgentClient, "json", lambda agent, method, path, *_: f"agent {path}")
     steps.count(HistoryStore, "_put", lambda folder, name, content: f"archive {name if name in NAMED else 'chunk'}")
 
 

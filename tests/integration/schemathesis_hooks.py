@@ -23,13 +23,23 @@ def before_load_schema(context: schemathesis.HookContext, raw_schema: dict[str, 
             if method != "parameters":
                 given = operation.get("parameters", [])
                 operation["parameters"] = [one for one in given if _name(one, known) not in UNGUESSABLE]
-    # Of a prompt too: its id may have come with another text.
-    raw_schema["components"]["schemas"]["Prompt"]["properties"].pop("id")
+    # Of a prompt too: its id may have come with another text; and that of a command with another one.
+    for name in ("Prompt", "NewExec"):
+        raw_schema["components"]["schemas"][name]["properties"].pop("id")
 
 
 def _name(parameter: dict[str, Any], known: dict[str, Any]) -> str:
     reference = parameter.get("$ref", "")
     return str(known[reference.rpartition("/")[2]]["name"] if reference else parameter["name"])
+
+
+@schemathesis.check
+def no_server_error_but_a_workspace_that_is_not_up(
+    ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
+) -> None:
+    """No workspace ever is, here."""
+    late = response.status_code == 504 and response.json()["error"] == "wake_late"
+    assert response.status_code < 500 or late, f"{response.status_code}: {response.text[:500]}"
 
 
 @schemathesis.check

@@ -10,7 +10,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 
 from app.agent.execs.exec import STREAMS, Exec
 from app.agent.execs.execs import Closed, Execs, IdReused, NotReady, TooMany
-from app.agent.execs.order import BadOrder, read_order
+from app.agent.execs.order import ORDER_BYTES, BadOrder, read_order
 from app.agent.requests import Problem, json_object, natural, waiting, writing
 
 EXECS = "execs"
@@ -18,11 +18,17 @@ EXECS = "execs"
 
 execs = Blueprint("execs", __name__, url_prefix="/execs")
 
+BODY_BYTES = 8 * ORDER_BYTES + 10_000
+"""Of an order: JSON may take six bytes for one."""
+
 LONGEST_WAIT = 30
 """Seconds a call waits for more output or the end."""
 
 PIECE_BYTES = 65_536
 """Of a stream in one answer."""
+
+LISTED_CHARACTERS, LISTED_WORDS = 200, 10
+"""Of a command in a list: its text's, or each word's, and its words."""
 
 READ_MOST = 1_048_576
 """Bytes of a stream in one answer that has nothing else."""
@@ -31,6 +37,7 @@ READ_MOST = 1_048_576
 @execs.post("")
 def begin() -> tuple[Response, int]:
     """Run a command, and wait `wait` seconds for its end. The same id again answers the same command."""
+    request.max_content_length = BODY_BYTES
     body = json_object()
     try:
         order = read_order(body, _execs().longest)
@@ -53,8 +60,8 @@ def begin() -> tuple[Response, int]:
 
 @execs.get("")
 def newest() -> Response:
-    """What runs and ran, newest first, without the output."""
-    return jsonify({"execs": [_told(each) for each in _execs().newest()]})
+    """What runs and ran, newest first, without the output; of a long command the beginning."""
+    return jsonify({"execs": [{**_told(each), "command": _beginning(each)} for each in _execs().newest()]})
 
 
 @execs.get("/<id_>")
@@ -111,6 +118,13 @@ def _wait(found: Exec, seconds: Any, seen: dict[str, int] | None = None) -> None
         raise Problem(400, "bad_request", f"`wait` must be a number of seconds, at most {LONGEST_WAIT}.")
     with waiting() if seconds else contextlib.nullcontext():
         found.wait(seconds, seen)
+
+
+def _beginning(found: Exec) -> str | list[str]:
+    command = found.asked["command"]
+    if isinstance(command, str):
+        return command[:LISTED_CHARACTERS]
+    return [word[:LISTED_CHARACTERS] for word in command[:LISTED_WORDS]]
 
 
 def _signal(name: Any) -> int | None:

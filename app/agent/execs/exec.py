@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -30,6 +29,7 @@ from app.agent.disk import write_document
 from app.agent.execs.order import Order
 from app.agent.execs.output import Output, Stream, read_file
 from app.agent.execs.runners import Runner
+from app.agent.protocol import ExecReason
 from app.agent.tools.command import GRACE, read_answer
 from app.agent.tools.orphans import kill_orphans
 
@@ -67,24 +67,6 @@ KILL_AFTER = 5.0
 """Seconds from SIGTERM until a command that is to end is killed."""
 
 
-class Reason(StrEnum):
-    """Why a command did not end by itself."""
-
-    TIMEOUT = "timeout"
-    KILLED = "killed"
-    """A caller asked for it."""
-    SLEEP = "sleep"
-    """The workspace was put to sleep."""
-    STOPPED = "stopped"
-    """The workspace stopped, for another reason."""
-    PROCESSES = "processes"
-    """It had too many processes."""
-    NOT_BEGUN = "not_begun"
-    """The login shell ended before it, or its folder was gone."""
-    LOST = "lost"
-    """The agent, or what ran it, was killed: it is not known how far it came."""
-
-
 @dataclass(frozen=True)
 class End:
     """How a command ended: its exit code, or the signal that ended it, or neither where the reason says why. `left`
@@ -92,7 +74,7 @@ class End:
 
     exit_code: int | None = None
     signal: str | None = None
-    reason: Reason | None = None
+    reason: ExecReason | None = None
     left: int = 0
     at: float = 0.0
 
@@ -114,7 +96,7 @@ class Exec:
         self._streams = dict(streams)
         self._changed = threading.Condition()
         self._runner: Runner | None = None
-        self._reason: Reason | None = None
+        self._reason: ExecReason | None = None
         self._kill_at = math.inf
         self.active_at = time.time()
         """When it last wrote something, or began."""
@@ -140,11 +122,11 @@ class Exec:
         try:
             ended = _read(folder / END, ENDED) or {}
             streams = {name: Stream.from_json(folder / name, ended["streams"][name]) for name in STREAMS}
-            reason = None if ended["reason"] is None else Reason(ended["reason"])
+            reason = None if ended["reason"] is None else ExecReason(ended["reason"])
             end = End(ended["exit_code"], ended["signal"], reason, ended["left"], ended["at"])
         except (KeyError, TypeError, ValueError):
             streams = {name: _of_file(folder / name) for name in STREAMS}
-            end = End(reason=Reason.LOST, at=asked["started_at"])
+            end = End(reason=ExecReason.LOST, at=asked["started_at"])
         return cls(asked, streams, end, folder)
 
     @property
@@ -179,21 +161,21 @@ class Exec:
             if runner is None or self.end is not None:
                 return
             if number == signal.SIGKILL:
-                self._end(runner, Reason.KILLED)
+                self._end(runner, ExecReason.KILLED)
             elif number is None:
-                self._reason = self._reason or Reason.KILLED
+                self._reason = self._reason or ExecReason.KILLED
                 self._kill_at = min(self._kill_at, time.monotonic() + KILL_AFTER)
                 runner.signal(signal.SIGTERM)
             else:
                 runner.signal(number)
 
-    def stop(self, reason: Reason) -> None:
+    def stop(self, reason: ExecReason) -> None:
         """End it with all it started: the workspace stops."""
         with self._changed:
             if self._runner is not None and self.end is None:
                 self._end(self._runner, reason)
 
-    def _end(self, runner: Runner, reason: Reason) -> None:
+    def _end(self, runner: Runner, reason: ExecReason) -> None:
         self._reason = self._reason or reason
         runner.end()
 
@@ -205,7 +187,7 @@ class Exec:
         runner = self._runner
         assert runner is not None
         outputs = {name: Output(self.folder / name, most) for name in STREAMS}
-        end = End(reason=Reason.LOST, at=self.asked["started_at"])
+        end = End(reason=ExecReason.LOST, at=self.asked["started_at"])
         try:
             answer = self._read_all(runner, outputs, seconds)
             told = read_answer(answer) if runner.close() == 0 else None
@@ -265,20 +247,20 @@ class Exec:
             self._changed.notify_all()
 
 
-def _end_of(told: Mapping[str, Any] | None, reason: Reason | None) -> End:
+def _end_of(told: Mapping[str, Any] | None, reason: ExecReason | None) -> End:
     """The end that a runner tells, None if it told none; `reason` is why it was ended, if it was."""
     now = round(time.time(), 3)
     if told is None:
-        return End(reason=reason or Reason.LOST, at=now)
+        return End(reason=reason or ExecReason.LOST, at=now)
     match told["ended"]:
         case "late":
-            return End(reason=Reason.TIMEOUT, at=now)
+            return End(reason=ExecReason.TIMEOUT, at=now)
         case "processes":
-            return End(reason=Reason.PROCESSES, at=now)
+            return End(reason=ExecReason.PROCESSES, at=now)
         case "stopped":
-            return End(reason=reason or Reason.STOPPED, at=now)
+            return End(reason=reason or ExecReason.STOPPED, at=now)
     if not told["begun"]:
-        return End(reason=reason or Reason.NOT_BEGUN, at=now)
+        return End(reason=reason or ExecReason.NOT_BEGUN, at=now)
     code, left = told["code"], told["left"]
     if code >= 0:
         return End(exit_code=code, left=left, at=now)

@@ -11,9 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from app.agent.execs.exec import Exec, Reason
+from app.agent.execs.exec import Exec
 from app.agent.execs.order import BadOrder, Order
 from app.agent.execs.runners import Runners
+from app.agent.protocol import ExecReason
 from app.agent.tools.command import PROCESSES
 from app.agent.tools.orphans import MARK
 from app.agent.tools.runner import shell
@@ -82,7 +83,7 @@ class Execs:
         self._threads: dict[str, threading.Thread] = {}
         self._stopping = False
         self._ready = threading.Event()
-        self.stop_reason = Reason.STOPPED
+        self.stop_reason = ExecReason.STOPPED
         """Why the workspace stops, once it does."""
 
     def open(self) -> None:

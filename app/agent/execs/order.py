@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.agent.prompt_status import ID
+from app.agent.protocol import EXEC_ID
 from app.agent.tools.orphans import MARK
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -51,13 +51,13 @@ def read_order(given: Mapping[str, Any], longest: float) -> Order:
     id_, command, cwd = given.get("id"), given.get("command"), given.get("cwd", ".")
     environment, stdin, seconds = given.get("env") or {}, given.get("stdin") or "", given.get("timeout")
     detached = given.get("detach", False)
-    if not isinstance(id_, str) or not ID.fullmatch(id_):
-        raise BadOrder("`id` must be 1 to 64 characters of A-Z a-z 0-9 . _ -")
+    if not isinstance(id_, str) or not EXEC_ID.fullmatch(id_):
+        raise BadOrder("`id` must be 1 to 64 characters of A-Z a-z 0-9 . _ -, and not begin with a dot")
     if not isinstance(command, str | list) or not all(isinstance(each, str) for each in command):
         raise BadOrder("`command` must be a text for the shell, or a list of a program and its arguments")
     words = [command] if isinstance(command, str) else command
-    if not words or not words[0].strip():
-        raise BadOrder("`command` names no program")
+    if not words or (isinstance(command, str) and not command.strip()):
+        raise BadOrder("`command` is empty")
     if not isinstance(cwd, str) or not isinstance(stdin, str) or not isinstance(detached, bool):
         raise BadOrder("`cwd` and `stdin` must be texts, `detach` true or false")
     if not isinstance(environment, dict) or not all(isinstance(value, str) for value in environment.values()):

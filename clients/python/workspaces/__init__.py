@@ -3,6 +3,7 @@
 from workspaces.client import Workspaces
 from workspaces.errors import (
     ApiError,
+    Asleep,
     BackupFailed,
     BackupIncomplete,
     BackupInUse,
@@ -13,6 +14,7 @@ from workspaces.errors import (
     ConnectionFailed,
     DeadLetterNotFound,
     DownloadDamaged,
+    ExecNotFound,
     Forbidden,
     InboxFull,
     InvalidAnswer,
@@ -40,12 +42,14 @@ from workspaces.errors import (
     TooManyAtOnce,
     Unauthorized,
     WaitTimedOut,
+    WakeLate,
     WorkspacesError,
 )
 from workspaces.events import (
     BackupEvent,
     BudgetEvent,
     Event,
+    ExitEvent,
     FeedBackup,
     FeedBegin,
     FeedDrillFailed,
@@ -63,21 +67,25 @@ from workspaces.events import (
     HeldEvent,
     IdleWarningEvent,
     MessageEvent,
+    OutputEvent,
     PhaseEvent,
     RestorePointEvent,
     RevokedEvent,
     RiskEvent,
     RolledBackEvent,
     StateEvent,
+    StderrEvent,
+    StdoutEvent,
     TokenEvent,
     ToolCallEvent,
     ToolResultEvent,
 )
-from workspaces.models import MessageState, Status
+from workspaces.models import ExecState, MessageState, Status
 from workspaces.version import VERSION as __version__
 
 __all__ = [
     "ApiError",
+    "Asleep",
     "BackupEvent",
     "BackupInUse",
     "BackupFailed",
@@ -91,6 +99,9 @@ __all__ = [
     "DeadLetterNotFound",
     "DownloadDamaged",
     "Event",
+    "ExecNotFound",
+    "ExecState",
+    "ExitEvent",
     "FeedBackup",
     "FeedBegin",
     "FeedEvent",
@@ -117,6 +128,7 @@ __all__ = [
     "MessageState",
     "NotConfigured",
     "NotFound",
+    "OutputEvent",
     "PhaseEvent",
     "QuotaExceeded",
     "RateLimited",
@@ -135,6 +147,8 @@ __all__ = [
     "StateConflict",
     "StateEvent",
     "Status",
+    "StderrEvent",
+    "StdoutEvent",
     "StopFailed",
     "StorageFull",
     "TeardownFailed",
@@ -146,6 +160,7 @@ __all__ = [
     "ToolResultEvent",
     "Unauthorized",
     "WaitTimedOut",
+    "WakeLate",
     "Workspaces",
     "WorkspacesError",
     "__version__",

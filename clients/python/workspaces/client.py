@@ -14,6 +14,7 @@ from workspaces.resources.audit import AuditCalls
 from workspaces.resources.backups import Backups
 from workspaces.resources.costs import CostCalls
 from workspaces.resources.dead_letters import DeadLetters
+from workspaces.resources.execs import Execs
 from workspaces.resources.feed import Feed
 from workspaces.resources.messages import Messages
 from workspaces.resources.recovery import Recovery
@@ -49,6 +50,7 @@ class Workspaces:
         self.sessions = Sessions(self._http)
         self.feed = Feed(self._http)
         self.messages = Messages(self._http)
+        self.execs = Execs(self._http)
         self.backups = Backups(self._http)
         self.restore_points = RestorePoints(self._http)
         self.costs = CostCalls(self._http)

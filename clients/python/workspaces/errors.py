@@ -114,6 +114,10 @@ class MessageNotFound(NotFound):
     """There is no such message."""
 
 
+class ExecNotFound(NotFound):
+    """The workspace knows no such command; of those that have ended it keeps the newest."""
+
+
 class DeadLetterNotFound(NotFound):
     """There is no such dead letter."""
 
@@ -124,6 +128,10 @@ class Conflict(ApiError):
 
 class StateConflict(Conflict):
     """The session's state forbids it, or a newer request replaced this one."""
+
+
+class Asleep(StateConflict):
+    """The session sleeps, and the call was not to wake it."""
 
 
 class QuotaExceeded(Conflict):
@@ -175,7 +183,7 @@ class TooLarge(ApiError):
 
 
 class KeyReused(ApiError):
-    """The idempotency key or message id was used for another request."""
+    """The idempotency key, or the id of a message or command, was used for another request."""
 
 
 class RateLimited(ApiError):
@@ -183,7 +191,7 @@ class RateLimited(ApiError):
 
 
 class TooManyAtOnce(RateLimited):
-    """Too many streams or waiting calls at a time; end some."""
+    """Too many streams, waiting calls or commands at a time; end some."""
 
 
 class InboxFull(RateLimited):
@@ -202,6 +210,10 @@ class NotConfigured(ServiceUnavailable):
     """The service was started without what this call needs."""
 
 
+class WakeLate(ServerError):
+    """The workspace was not up in time, so nothing was done there; it goes on starting: repeat the call."""
+
+
 class RestorePointLate(ServerError):
     """A restore point that is needed is still being made; roll back again, or fork from it once it is listed."""
 
@@ -217,9 +229,11 @@ BY_CODE: Mapping[str, type[ApiError]] = {
     "session_not_found": SessionNotFound,
     "backup_not_found": BackupNotFound,
     "message_not_found": MessageNotFound,
+    "exec_not_found": ExecNotFound,
     "dead_letter_not_found": DeadLetterNotFound,
     "illegal_state": StateConflict,
     "superseded": StateConflict,
+    "asleep": Asleep,
     "quota_exceeded": QuotaExceeded,
     "start_failed": StartFailed,
     "stop_failed": StopFailed,
@@ -231,13 +245,16 @@ BY_CODE: Mapping[str, type[ApiError]] = {
     "restore_points_off": RestorePointsOff,
     "rollback_failed": StateConflict,
     "restore_point_late": RestorePointLate,
+    "wake_late": WakeLate,
     "request_in_progress": RequestInProgress,
     "idempotency_key_reused": KeyReused,
     "message_id_reused": KeyReused,
+    "exec_id_reused": KeyReused,
     "rate_limited": RateLimited,
     "too_many_streams": TooManyAtOnce,
     "too_many_waits": TooManyAtOnce,
     "too_many_agent_calls": TooManyAtOnce,
+    "too_many_execs": TooManyAtOnce,
     "inbox_full": InboxFull,
     "user_inbox_full": InboxFull,
     "busy": ServiceUnavailable,

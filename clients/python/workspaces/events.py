@@ -1,4 +1,5 @@
-"""The events of a session, each a class of its own; one that this version does not know is a plain `Event`."""
+"""The events of sessions and of commands, each a class of its own; one that this version does not know is a plain
+`Event`."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from workspaces.decoding import Answer, decode
-from workspaces.models import FINISHED, Status
+from workspaces.models import FINISHED, ExecEntry, Status
 from workspaces.sse import Raw
 
 
@@ -218,6 +219,28 @@ class ToolResultEvent(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutputEvent(Event):
+    """The next of a command's output; bytes that are no UTF-8 are U+FFFD."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StdoutEvent(OutputEvent):
+    """The next that a command wrote to its standard output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StderrEvent(OutputEvent):
+    """The next that a command wrote to its standard error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExitEvent(ExecEntry, Event):
+    """A command has ended: the last event about it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeedBegin(Event):
     """The begin of a stream over all sessions. Unless it is `complete`, events after the one to resume at are missing:
     read the lists again."""
@@ -353,6 +376,9 @@ TYPES: Mapping[str, type[Event]] = {
     "tool_result": ToolResultEvent,
 }
 """The class of each type in a session's streams."""
+
+EXEC_TYPES: Mapping[str, type[Event]] = {"stdout": StdoutEvent, "stderr": StderrEvent, "exit": ExitEvent}
+"""The class of each type in the stream of a command."""
 
 
 def typed(event: Raw, types: Mapping[str, type[Event]] = TYPES) -> Event:

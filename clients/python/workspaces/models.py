@@ -1,7 +1,7 @@
 """The answers of the API, named as its OpenAPI document names them; `Session` is its SessionStatus and SessionDetail.
 
-Times are aware datetimes. Words such as a status are plain strings, so that a new one breaks nobody; `Status` and
-`MessageState` have the present ones.
+Times are aware datetimes. Words such as a status are plain strings, so that a new one breaks nobody; `Status`,
+`MessageState` and `ExecState` have the present ones.
 """
 
 from __future__ import annotations
@@ -42,6 +42,13 @@ class MessageState(StrEnum):
 
 FINISHED = frozenset({MessageState.PROCESSED, MessageState.FAILED})
 """The states of a message that has come to its end."""
+
+
+class ExecState(StrEnum):
+    """The states of a command."""
+
+    RUNNING = "running"
+    EXITED = "exited"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -808,3 +815,49 @@ class Metrics(Answer):
     redis_max_bytes: int
     counters: Mapping[str, int]
     timestamp: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecEntry(Answer):
+    """A command that runs or ran. `command` is a text for the shell, or a list of a program and its arguments. One that
+    did not end by itself has a `reason`, and one that a signal ended its `signal`; `exit_code` is None for both.
+    `left` is how many processes it left running, which were ended. `stdout_bytes` and `stderr_bytes` are what it has
+    written so far, `ms` is how long it took or runs."""
+
+    uuid: str
+    exec_id: str
+    command: Any
+    cwd: str
+    detached: bool
+    state: str
+    exit_code: int | None
+    signal: str | None
+    reason: str | None
+    left: int
+    started_at: datetime | None
+    ended_at: datetime | None
+    ms: int
+    stdout_bytes: int
+    stderr_bytes: int
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self.state == ExecState.RUNNING
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exec(ExecEntry):
+    """A command with its output so far. Of a long one `stdout` and `stderr` have the beginning and the end, and
+    `truncated` is true; bytes that are no UTF-8 are U+FFFD."""
+
+    stdout: str
+    stderr: str
+    truncated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecList(Answer):
+    """The commands of a session, newest first."""
+
+    execs: tuple[ExecEntry, ...]

@@ -136,7 +136,7 @@ def check(deadline: float | None) -> None:
 
 
 class Stream(Generic[T]):
-    """Events as they come. Close it, or use it as a context manager, if you stop before its end."""
+    """Events, or bytes, as they come. Close it, or use it as a context manager, if you stop before its end."""
 
     def __init__(self, events: Iterator[T]) -> None:
         self._events = events

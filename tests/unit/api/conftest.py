@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,13 +31,14 @@ from tests.unit.api.helpers import (
     move,
     new_session,
 )
+from tests.unit.api.real_agent import Workspace
 from tests.unit.api.visitors import Visitor, forward_auth_client, link
 from tests.world import SECRET_KEY
 
 DOCUMENTS: list[str] = []
 """The OpenAPI document of the first app of this process."""
 
-ROOM = {f"rate_limit_{name}": "10000/minute" for name in ("default", "create", "chat", "wake", "delete")}
+ROOM = {f"rate_limit_{name}": "10000/minute" for name in ("default", "create", "chat", "wake", "delete", "work")}
 """Rates that no test reaches by accident."""
 
 
@@ -145,3 +147,11 @@ def entered(client: Client, uuid: str, visitor: Visitor) -> Visitor:
 def forward_auth(app: Flask) -> Client:
     """What the ingress asks; each request says all that it brings."""
     return forward_auth_client(app)
+
+
+@pytest.fixture
+def workspace(core: Core, uuid: str, tmp_path: Path) -> Iterator[Workspace]:
+    workspace = Workspace(core, uuid, tmp_path)
+    workspace.start()
+    yield workspace
+    workspace.stop()

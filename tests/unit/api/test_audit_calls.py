@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import Mock
@@ -18,6 +19,7 @@ from app.core.redis import keys, task_queue
 from app.core.redis.dead_letters import DeadLetter
 from app.core.sessions.model import Status
 from app.core.storage.archive_keys import new_key
+from tests.fake_agent import FakeAgent
 from tests.unit.api.helpers import (
     ADMIN_KEY,
     ASYNC,
@@ -81,21 +83,25 @@ def test_no_endpoint_that_changes_something_is_forgotten(app: Flask) -> None:
 
 
 @pytest.mark.slow
-def test_each_of_them_leaves_an_entry(app: Flask, client: Client, core: Core) -> None:
+def test_each_of_them_leaves_an_entry(app: Flask, client: Client, core: Core, agent: FakeAgent) -> None:
     bodies: dict[str, dict[str, Any]] = {
         "sessions.create": {"user_id": "ada"},
         "messages.chat": {"message": PROMPT},
         "activity.keep_up": {"seconds": 60},
+        "execs.run": {"command": PROMPT},
         "going_back.roll_back": {"restore_point": POINT},
         "going_back.fork": {"restore_point": POINT},
     }
     for endpoint, method, rule in mutating(app):
         uuid, name = new_session(client), add_backup(core).name
         move(core, uuid, Status.ACTIVE, provisioned=True)
+        if endpoint.startswith("execs."):
+            core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
         put_point(core, uuid)
         letter = DeadLetter(task=task_queue.BACKUP, args=(uuid,))
         core.dead_letters.add(letter)
-        path = rule.replace("<session:uuid>", uuid).replace("<name>", name).replace("<letter_id>", letter.id)
+        names = {"<session:uuid>": uuid, "<name>": name, "<letter_id>": letter.id, "<exec_id>": "x1"}
+        path = "/".join(names.get(part, part) for part in rule.split("/"))
         headers = ASYNC | {"X-Request-Id": f"of-{endpoint}"}
         body = bodies.get(endpoint) if method == "POST" else None
         for_admins = endpoint.startswith(("dead_letters.", "recovery."))

@@ -19,6 +19,7 @@ from app.core.limit_errors import LimitReached, ServerLimitReached, TooManyAtOnc
 from app.core.prompts.token_usage import Tokens, TokenUsage
 from app.core.sessions.model import Status
 from tests.dashboard import ORIGIN, Visitor
+from tests.fake_agent import FakeAgent, fake_agent
 from tests.unit.api.helpers import (
     ADMIN_KEY,
     KEYS,
@@ -64,6 +65,10 @@ class Service:
         by: Principal | None = read_keyring(core_of(app).settings).find(key)
         assert by is not None
         self._going_on.enter_context(app.extensions[EXTENSION].hold(kind, by, "ada", uuid))
+
+    def agent(self) -> FakeAgent:
+        """An agent of a workspace's."""
+        return self._going_on.enter_context(fake_agent())
 
     def open(self, answer: Any) -> None:
         """This answer goes on."""
@@ -148,6 +153,21 @@ def bytes_at_the_gateway(service: Service) -> Any:
     return service.workspace(body_budget_bytes=10).ask()
 
 
+def running_commands(service: Service) -> Any:
+    client = service.client(execs_at_once=1)
+    uuid, agent = new_session(client), service.agent()
+    core = core_of(client.application)
+    move(core, uuid, Status.ACTIVE)
+    core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
+    agent.raw_response = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n"
+    return client.post(f"/session/{uuid}/exec", json={"command": "true"})
+
+
+def rate_of_session(service: Service) -> Any:
+    client = service.client(rate_limit_work="1/minute")
+    return last(client, "GET", f"/session/{new_session(client)}/exec?wake=false", 2)
+
+
 def tokens_of_a_day(service: Service) -> Any:
     workspace = service.workspace(llm_tokens_per_day=100)
     workspace.parts.token_usage.add(workspace.uuid, workspace.record().user_id, Tokens(100), time.time())
@@ -181,11 +201,13 @@ CASES: list[tuple[Reach, int, str, str, str, str]] = [
     (rate_of_address, 429, "rate_limited", "address", "1", "RATE_LIMIT_DEFAULT"),
     (rate_of_key, 429, "rate_limited", "key api_key", "1", "RATE_LIMIT_WAKE"),
     (rate_of_a_keys_own, 429, "rate_limited", "key web", "5", "the key's `limits` in API_KEYS"),
+    (rate_of_session, 429, "rate_limited", "session", "1", "RATE_LIMIT_WORK"),
     (rate_of_session_token, 429, "rate_limited", "session token", "1", "RATE_LIMIT_WAKE"),
     (waits_of_session, 429, "too_many_waits", "session", "1", "MAX_CONCURRENT_PER_SESSION"),
     (streams_of_user, 429, "too_many_streams", "user ada", "1", "MAX_CONCURRENT_PER_USER"),
     (agent_calls_of_key, 429, "too_many_agent_calls", "key batch", "1", "the key's `max_concurrent` in API_KEYS"),
     (streams_of_server, 503, "too_many_streams", "server", "1", "MAX_STREAMS"),
+    (running_commands, 429, "too_many_execs", "session", "1", "EXECS_AT_ONCE"),
     (calls_at_the_gateway, 429, "too_many_calls", "session", "1", "GATEWAY_CALLS_PER_SESSION"),
     (bytes_at_the_gateway, 503, "busy", "server", "10", "BODY_BUDGET_BYTES"),
     (tokens_of_a_day, 429, "llm_budget_exceeded", "user", "100", "LLM_TOKENS_PER_DAY"),

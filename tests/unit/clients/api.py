@@ -161,6 +161,37 @@ def message(message_id: str, state: str = "processed", **fields: Any) -> dict[st
     }
 
 
+def command(exec_id: str = "e1", **fields: Any) -> dict[str, Any]:
+    """A command as a list has it, one that has ended well."""
+    return {
+        "uuid": UUID,
+        "exec_id": exec_id,
+        "command": "make",
+        "cwd": ".",
+        "detached": False,
+        "state": "exited",
+        "exit_code": 0,
+        "signal": None,
+        "reason": None,
+        "left": 0,
+        "started_at": TIME,
+        "ended_at": TIME,
+        "ms": 1200,
+        "stdout_bytes": 4,
+        "stderr_bytes": 0,
+        **fields,
+    }
+
+
+def with_output(exec_id: str = "e1", stdout: str = "out\n", **fields: Any) -> dict[str, Any]:
+    """A command as `GET /session/{uuid}/exec/{exec_id}` answers it."""
+    return {**command(exec_id, **fields), "stdout": stdout, "stderr": "", "truncated": False}
+
+
+RUNNING: dict[str, Any] = {"state": "running", "exit_code": None, "ended_at": None}
+"""The fields of a command that runs."""
+
+
 def created(**fields: Any) -> httpx.Response:
     """The answer to a creation."""
     body = {"uuid": UUID, "user_id": "ada", "status": "created", "workspace_url": "http://w", "created_at": TIME}

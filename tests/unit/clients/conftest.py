@@ -34,7 +34,7 @@ def sessionctl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 
     def ended(transport: httpx.BaseTransport, *arguments: str, typed: str = "") -> Ended:
         if typed:
-            monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(typed.encode())))
         command = typer.main.get_command(app)
         code: object
         try:

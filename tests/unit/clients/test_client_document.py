@@ -24,7 +24,9 @@ from app.api.event_schemas import STREAM, STREAMS
 from app.api.openapi import api_of
 from tests.conftest import ROOT
 from workspaces import Workspaces, events, models
+from workspaces.cli.running import WHY
 from workspaces.decoding import Answer
+from workspaces.kept_bytes import OCTETS
 from workspaces.pages import Pages
 from workspaces.resources.base import OPERATION
 from workspaces.sse import Stream
@@ -33,7 +35,7 @@ from workspaces.version import VERSION
 FOR_BROWSERS = {"root", "docs", "docsAsset", "again"}
 """Operations that are pages, and no calls of a program."""
 
-OPENMETRICS = "application/openmetrics-text"
+JSON, OPENMETRICS = "application/json", "application/openmetrics-text"
 """A second type of the same text."""
 
 PYTHON_NAMES = {"from": "first", "to": "last", "Prefer": "wait", "Idempotency-Key": "idempotency_key"}
@@ -44,11 +46,17 @@ BY_ITSELF = {"X-Request-Id"}
 OWN = {"downloadBackup": {"to"}}
 """Parameters that are the client's alone, by operation: where a download goes."""
 
-IGNORED = {STREAM: {"Prefer"}}
+IGNORED = {STREAM: {"Prefer"}, OCTETS: {"Prefer", "Last-Event-ID"}, JSON: {"Last-Event-ID"}}
 """Parameters that the API ignores in calls for this type of answer."""
+
+FOR_BYTES = {"stream"}
+"""Parameters that ask for bytes: the method that answers them requires these, and no other has them."""
 
 IN_ANOTHER = {"Session": ("SessionStatus", "SessionDetail")}
 """Dataclasses that put together what the document has in an object within another."""
+
+OUTPUT_EVENTS = ("StdoutEvent", "StderrEvent")
+"""Classes that tell two events with the same data apart."""
 
 LEFT_OUT = {"session": "SessionStatus"}
 """Fields of the document that no dataclass has: the object within."""
@@ -121,9 +129,11 @@ def test_methods_take_the_parameters_of_their_operation_and_require_the_required
         content = operation.get("requestBody", {}).get("content", {})
         body = resolved(document, content["application/json"]["schema"]) if content else {}
         wanted = {each["name"] for each in parameters} - BY_ITSELF | body.get("properties", {}).keys()
-        expected = {PYTHON_NAMES.get(each, each) for each in wanted - IGNORED.get(media, set())}
+        ignored = IGNORED.get(media, set()) | (set() if media == OCTETS else FOR_BYTES)
+        expected = {PYTHON_NAMES.get(each, each) for each in wanted - ignored}
         assert taken.keys() - {"self"} - OWN.get(name, set()) == expected, name
         required = {each["name"] for each in parameters if each.get("required")} | {*body.get("required", [])}
+        required |= FOR_BYTES & expected
         given = {each for each, parameter in taken.items() if parameter.default is parameter.empty} - {"self"}
         assert given == required, name
 
@@ -168,7 +178,7 @@ def test_a_dataclass_has_the_fields_of_its_schema(document, name):
     compare(document, dataclasses_of(models)[name], fields_of_schemas(document, *IN_ANOTHER.get(name, (name,))))
 
 
-@pytest.mark.parametrize("name", sorted({*dataclasses_of(events)} - {"Event", "FeedEvent"}))
+@pytest.mark.parametrize("name", sorted({*dataclasses_of(events)} - {"Event", "FeedEvent", *OUTPUT_EVENTS}))
 def test_an_events_class_has_the_fields_of_its_data(document, name):
     known = {"id": ({"type": "string"}, True), "type": ({"type": "string"}, True)}
     compare(document, dataclasses_of(events)[name], known | fields_of_schemas(document, name))
@@ -204,12 +214,18 @@ def test_every_type_of_event_has_a_class(document):
         return {event["properties"]["event"]["const"] for stream in streams for event in stream}
 
     assert kinds("SessionEvents", "ChatEvents") == events.TYPES.keys()
+    assert kinds("ExecEvents") == events.EXEC_TYPES.keys()
     assert kinds("FeedEvents") == events.FEED_TYPES.keys()
 
 
 @pytest.mark.parametrize(
     ("words", "schema", "field"),
-    [(models.Status, "SessionDetail", "status"), (models.MessageState, "Message", "state")],
+    [
+        (models.Status, "SessionDetail", "status"),
+        (models.MessageState, "Message", "state"),
+        (models.ExecState, "Exec", "state"),
+        ([*WHY, None], "Exec", "reason"),
+    ],
 )
 def test_words_are_those_of_the_document(document, words, schema, field):
     assert [*words] == document["components"]["schemas"][schema]["properties"][field]["enum"]

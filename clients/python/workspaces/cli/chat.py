@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from workspaces.cli.context import FAILED, Json, Uuid, client
-from workspaces.cli.output import err, print_json_line, printable, safe, say
+from workspaces.cli.output import err, print_event, printable, safe, say, shortened
 from workspaces.events import (
     Event,
     HeldEvent,
@@ -45,7 +45,7 @@ def chat(
     with client(context).messages.stream(uuid, text) as stream:
         for event in stream:
             if json:
-                print_json_line({"id": event.id, "type": event.type, "data": dict(event.raw)})
+                print_event(event)
             else:
                 said.show(event)
             if isinstance(event, HeldEvent):
@@ -99,4 +99,4 @@ class Said:
 
 def _short(arguments: Any) -> str:
     text = arguments if isinstance(arguments, str) else jsons.dumps(arguments, ensure_ascii=False)
-    return (text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]} …").replace("\n", " ")
+    return shortened(text, LONGEST_LINE)

@@ -11,7 +11,15 @@ import typer
 
 from workspaces.cli.output import say
 from workspaces.client import Workspaces
-from workspaces.errors import ConfigError, ConnectionFailed, NotFound, Unauthorized, WaitTimedOut, WorkspacesError
+from workspaces.errors import (
+    ConfigError,
+    ConnectionFailed,
+    NotFound,
+    Unauthorized,
+    WaitTimedOut,
+    WakeLate,
+    WorkspacesError,
+)
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -22,6 +30,7 @@ TIMED_OUT: Final = 5
 
 EXIT_CODES: tuple[tuple[type[WorkspacesError], int], ...] = (
     (WaitTimedOut, TIMED_OUT),
+    (WakeLate, TIMED_OUT),
     (NotFound, NOT_FOUND),
     (ConfigError, UNREACHABLE),
     (ConnectionFailed, UNREACHABLE),
@@ -54,6 +63,14 @@ def client(context: typer.Context) -> Workspaces:
     """The client of this call, closed at its end."""
     made: Workspaces = context.with_resource(context.obj.client())
     return made
+
+
+def named_values(texts: list[str] | None, option: str) -> dict[str, str] | None:
+    """The values of an option by their names; a usage error for a text that is no NAME=VALUE."""
+    for text in texts or []:
+        if not text.partition("=")[1]:
+            raise typer.BadParameter(f"{text!r} is not NAME=VALUE.", param_hint=option)
+    return dict(text.split("=", 1) for text in texts) if texts else None
 
 
 def late(what: str, look: str) -> WaitTimedOut:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import sys
@@ -9,13 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from io import StringIO
 from itertools import islice
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TextIO, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from workspaces.decoding import Answer
+from workspaces.events import Event
 from workspaces.pages import Pages
 
 T = TypeVar("T")
@@ -37,6 +39,11 @@ def print_json(value: Any) -> None:
 def print_json_line(value: Any) -> None:
     """One JSON document on a line of its own, for streams."""
     print(json.dumps(_plain(value), ensure_ascii=False), flush=True)
+
+
+def print_event(event: Event) -> None:
+    """An event as a JSON document on a line of its own."""
+    print_json_line({"id": event.id, "type": event.type, "data": dict(event.raw)})
 
 
 def print_rows(rows: Iterable[Sequence[str]], *columns: str, empty: str) -> None:
@@ -118,6 +125,27 @@ def say(text: str) -> None:
 def printable(text: str) -> str:
     """The text without control characters: a tenant's text must not move the cursor or colour the terminal."""
     return "".join(each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}" for each in text)
+
+
+def relay(text: str, to: TextIO) -> None:
+    """Pass a program's output on as it is; to a terminal without control characters."""
+    to.write(printable(text) if to.isatty() else text)
+    to.flush()
+
+
+def relay_bytes(parts: Iterable[bytes], to: TextIO) -> None:
+    """As `relay`, of bytes that come in parts."""
+    if to.isatty():
+        for text in codecs.iterdecode(parts, "utf-8", "replace"):
+            relay(text, to)
+    else:
+        to.buffer.writelines(parts)
+        to.buffer.flush()
+
+
+def shortened(text: str, most: int) -> str:
+    """The text in one line of so many characters."""
+    return (text if len(text) <= most else f"{text[:most]} …").replace("\n", " ")
 
 
 def safe(text: str) -> str:

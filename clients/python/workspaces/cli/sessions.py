@@ -9,14 +9,14 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from workspaces.cli.context import Json, Limit, Timeout, Uuid, Wait, client, late
+from workspaces.cli.context import Json, Limit, Timeout, Uuid, Wait, client, late, named_values
 from workspaces.cli.output import (
     ago,
     out,
     page_size,
+    print_event,
     print_facts,
     print_json,
-    print_json_line,
     print_list,
     print_rows,
     restored_files,
@@ -52,7 +52,12 @@ def create(
     """
     calls = client(context)
     made = calls.sessions.create(
-        user_id, size=size, restore_from=restore_from, ttl=ttl, idle_timeout=idle_timeout, labels=labels_of(label)
+        user_id,
+        size=size,
+        restore_from=restore_from,
+        ttl=ttl,
+        idle_timeout=idle_timeout,
+        labels=named_values(label, "--label"),
     )
     show_started(calls, made.uuid, timeout if wait else None, as_json=json)
 
@@ -246,7 +251,7 @@ def events(
     with client(context).sessions.events(uuid, after=after) as stream:
         for event in stream:
             if json:
-                print_json_line({"id": event.id, "type": event.type, "data": dict(event.raw)})
+                print_event(event)
             else:
                 values = " ".join(f"{name}={value}" for name, value in event.raw.items() if value is not None)
                 print_rows([(event.type, values)], empty="")
@@ -273,14 +278,6 @@ def shown_after(calls: Workspaces, uuid: str, ran_out: WaitTimedOut, *, as_json:
             raise ran_out from error
         raise
     shown(calls.sessions.get(uuid), as_json=as_json)
-
-
-def labels_of(texts: list[str] | None) -> dict[str, str] | None:
-    """Labels by name; a usage error for a text that is none."""
-    for text in texts or []:
-        if not text.partition("=")[1]:
-            raise typer.BadParameter(f"{text!r} is not NAME=VALUE.", param_hint="--label")
-    return dict(text.split("=", 1) for text in texts) if texts else None
 
 
 def _saved(session: Session) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -37,6 +38,11 @@ def path(*parts: str) -> str:
 def given(**values: Any) -> dict[str, Any]:
     """The values that are not None: None stands for the service's default."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def new_id() -> str:
+    """An id for a prompt or a command, which a repeated call has too, so that nothing is done twice."""
+    return secrets.token_hex(8)
 
 
 class Resource:

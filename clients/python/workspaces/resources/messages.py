@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,7 @@ from workspaces.errors import ConnectionFailed, WaitTimedOut
 from workspaces.events import Event, HeldEvent, MessageEvent, StateEvent, ends_session, typed
 from workspaces.models import Chat, Conversation, ConversationEntry, Message, Status
 from workspaces.pages import Pages
-from workspaces.resources.base import Resource, operation, path
+from workspaces.resources.base import Resource, new_id, operation, path
 from workspaces.sse import SILENCE, STREAM, Raw, Stream, follow, read
 
 HELD = "The session sleeps, so this prompt waits: wake it or send another prompt to continue."
@@ -139,8 +138,3 @@ class Messages(Resource):
 def is_end(event: Event) -> bool:
     """Whether it is the last event about a prompt."""
     return isinstance(event, HeldEvent) or (isinstance(event, MessageEvent) and event.finished)
-
-
-def new_id() -> str:
-    """An id for a prompt."""
-    return secrets.token_hex(8)

@@ -1,0 +1,150 @@
+"""Commands that callers run in workspaces, as an agent tells of them: with the types of a true answer, and no more than
+that is known of it, as the workspace's user controls the agent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.agent.protocol import ExecReason
+
+RUNNING, EXITED = "running", "exited"
+STREAMS = ("stdout", "stderr")
+
+SIGNAL_PATTERN = re.compile(r"SIG[A-Z0-9+]{1,12}")
+LATEST = 1e11
+"""Seconds since the epoch; later times are none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewExec:
+    """What a caller asks for, as `POST /session/{uuid}/exec` documents it. `timeout` is in s, None for the longest."""
+
+    id: str
+    command: str | list[str]
+    cwd: str = "."
+    env: Mapping[str, str] | None = None
+    stdin: str = ""
+    timeout: float | None = None
+    detach: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exec:
+    """A command that runs or ran. Times are seconds since the epoch by the workspace's clock, 0 for none yet; `sizes`
+    are the bytes written so far, `kept` those of them that can be read."""
+
+    uuid: str
+    id: str
+    command: str | list[str]
+    cwd: str
+    detached: bool
+    state: str
+    exit_code: int | None
+    signal: str | None
+    reason: ExecReason | None
+    left: int
+    started_at: float
+    ended_at: float
+    ms: int
+    sizes: Mapping[str, int]
+    kept: Mapping[str, int]
+    stdout: str = ""
+    stderr: str = ""
+    truncated: bool = False
+
+    @property
+    def running(self) -> bool:
+        return self.state == RUNNING
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next of a command's output: each stream's text and where the one after it begins, and whether there may be
+    more."""
+
+    about: Exec
+    texts: Mapping[str, str]
+    following: Mapping[str, int]
+    more: bool
+
+
+def exec_of(uuid: str, told: Any) -> Exec:
+    """The command in an agent's answer. Raises ValueError for what is none."""
+    if not isinstance(told, dict):
+        raise ValueError("no object")
+    command = told.get("command")
+    if isinstance(command, list):
+        command = [_text(each) for each in command]
+    elif not isinstance(command, str):
+        raise ValueError("no command")
+    reason, number, ended = told.get("reason"), told.get("signal"), told.get("ended_at")
+    state = told.get("state")
+    if state not in (RUNNING, EXITED):
+        raise ValueError("no state")
+    if number is not None and not SIGNAL_PATTERN.fullmatch(_text(number)):
+        raise ValueError("no signal")
+    return Exec(
+        uuid=uuid,
+        id=_text(told.get("id")),
+        command=command,
+        cwd=_text(told.get("cwd")),
+        detached=_truth(told.get("detached")),
+        state=state,
+        exit_code=None if told.get("exit_code") is None else _whole(told.get("exit_code"), 0, 255),
+        signal=number,
+        reason=None if reason is None else ExecReason(_text(reason)),
+        left=_whole(told.get("left") or 0),
+        started_at=_time(told.get("started_at")),
+        ended_at=0.0 if ended is None else _time(ended),
+        ms=_whole(told.get("ms")),
+        sizes=_of_streams(told.get("sizes")),
+        kept=_of_streams(told.get("kept")),
+        stdout=_text(told.get("stdout", "")),
+        stderr=_text(told.get("stderr", "")),
+        truncated=_truth(told.get("truncated", False)),
+    )
+
+
+def piece_of(uuid: str, told: Mapping[str, Any]) -> Piece:
+    """The piece of output in an agent's answer. Raises ValueError for what is none."""
+    texts, following = {}, {}
+    for name in STREAMS:
+        part = told.get(name)
+        if not isinstance(part, dict):
+            raise ValueError("no piece")
+        texts[name], following[name] = _text(part.get("text")), _whole(part.get("next"))
+    about = {key: value for key, value in told.items() if key not in STREAMS}
+    return Piece(exec_of(uuid, about), texts, following, _truth(told.get("more")))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("no text")
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("no truth value")
+    return value
+
+
+def _whole(value: Any, least: int = 0, most: int = 2**53) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError("no such number")
+    return value
+
+
+def _time(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LATEST:
+        raise ValueError("no time")
+    return float(value)
+
+
+def _of_streams(value: Any) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise ValueError("no sizes")
+    return {name: _whole(value.get(name)) for name in STREAMS}

@@ -1,0 +1,45 @@
+"""Bytes that the service keeps and may still grow: those of now, read on where the connection broke."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx
+
+from workspaces.errors import ConnectionFailed, InvalidAnswer
+from workspaces.http import Http
+from workspaces.retries import connection_error
+
+OCTETS = "application/octet-stream"
+
+
+def read_bytes(http: Http, path: str, query: Mapping[str, Any]) -> Iterator[bytes]:
+    """The bytes at `path` as they come, to the end that they had at first. Progress starts the count of failures anew;
+    raises `ConnectionFailed` after too many without any."""
+    done, failed = 0, 0
+    end: int | None = None
+    while end is None or done < end:
+        headers = {"Accept-Encoding": "identity"} | ({} if end is None else {"Range": f"bytes={done}-{end - 1}"})
+        with http.stream("GET", path, query=query, accept=OCTETS, headers=headers) as response:
+            _check(response, 200 if end is None else 206)
+            end = done + int(response.headers["Content-Length"])
+            begin = done
+            try:
+                for block in response.iter_raw():
+                    done += len(block)
+                    yield block
+                failure = ConnectionFailed("The service ended its answer early.")
+            except httpx.TransportError as error:
+                failure = connection_error(error, http.url)
+                failure.__cause__ = error
+        if done < end:
+            failed = 1 if done > begin else failed + 1
+            if failed > http.retries.tries:
+                raise failure
+            http.sleep(http.retries.backoff(failed))
+
+
+def _check(response: httpx.Response, status: int) -> None:
+    if response.status_code != status or not response.headers.get("Content-Length", "").isdecimal():
+        raise InvalidAnswer("The answer is not the bytes that were asked for.")
