@@ -91,9 +91,8 @@ class Execs:
         self._ready.set()
 
     def begin(self, order: Order) -> Exec:
-        """Run a command; one that is known is not run again. Raises `NotReady`,
-        `IdReused`, `TooMany`, `Closed`, `BadOrder` for a folder that does not exist, and OSError if the disk can't be
-        written."""
+        """Run a command; one that is known is not run again. Raises `NotReady`, `IdReused`, `TooMany`, `Closed`,
+        `BadOrder` for a folder that does not exist, and OSError if the disk can't be written."""
         if not self._ready.wait(READY_WAIT):
             raise NotReady
         with self._lock:
@@ -132,7 +131,7 @@ class Execs:
     def _follow(self, begun: Exec, seconds: float, mark: str) -> None:
         try:
             begun.follow(seconds, self._most, mark)
-            # Not beside it: two starts at a time take longer.
+            # Until its end the command has the processors to itself.
             self._runners.prepare()
         finally:
             with self._lock:

@@ -57,10 +57,11 @@ class Stream:
 
     def piece(self, offset: int, most: int, *, ended: bool) -> tuple[str, int]:
         """The text from byte `offset` on, and where the next piece begins. A character whose end is not written yet is
-        left to that, unless the stream has `ended`. What the file lacks is passed over."""
+        left to that, unless the stream has `ended`. What the file lacks, or lacks
+        once the stream has ended, is passed over."""
         data = self.read(offset, most)
         if not data:
-            return "", self.size if offset >= self.kept else offset
+            return "", self.size if ended or offset >= self.kept else offset
         if not (ended and offset + len(data) == self.size):
             data = data[: len(data) - _open_character(data)]
         return as_text(data), offset + len(data)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -26,7 +27,8 @@ POLL = 0.05
 """s between two looks for an agent: nothing tells that one has come."""
 
 RETRY = 0.25
-"""s after which an agent that did not answer is asked again."""
+"""s between two requests to an agent at least, where the first brought nothing: one may answer at once, whatever it was
+asked to wait for."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,13 @@ class Execs:
         deadline = self._clock() + seconds
         piece = self._ask(uuid, reach, lambda agent: self._client.piece(agent, id_, seen, 0.0))
         yield piece
-        while piece.more and self._clock() < deadline:
+        while piece.more and (began := self._clock()) < deadline:
             seen = piece.following
             wait = min(quiet, self._client.longest_wait)
             piece = self._client.piece(self._agent_up(uuid), id_, seen, wait)
             yield piece
+            if not any(piece.texts.values()):
+                self._pace(began)
 
     def _awaited(
         self, uuid: str, reach: Reach, wait: float, ask: Callable[[Agent, float], Exec], *, again: bool = True
@@ -107,12 +111,16 @@ class Execs:
         """What the agent answers, once the command has ended or so many seconds after the call."""
         deadline = self._clock() + wait
         found = self._ask(uuid, reach, lambda agent: ask(agent, deadline - self._clock()), again=again)
-        while found.running and (left := deadline - self._clock()) > 0:
-            try:
+        while found.running and (left := deadline - (began := self._clock())) > 0:
+            with suppress(AgentUnavailable):
                 found = self._client.show(self._agent_up(uuid), found.id, left)
-            except AgentUnavailable:
-                self._pause(min(RETRY, left))
+            if found.running:
+                self._pace(began)
         return found
+
+    def _pace(self, began: float) -> None:
+        """Let a request that brought nothing take `RETRY` seconds since it `began`."""
+        self._pause(max(0.0, RETRY - (self._clock() - began)))
 
     def _ask(self, uuid: str, reach: Reach, ask: Callable[[Agent], T], *, again: bool = True) -> T:
         """What the session's agent answers. One that does not is asked `again` while the call may wait: the workspace

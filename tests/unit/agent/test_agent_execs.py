@@ -205,6 +205,8 @@ def test_pieces_follow_each_other_and_cut_no_character(tmp_path):
     assert Stream(path, 3, 3).piece(0, 10, ended=True) == ("aü", 3)
     assert Stream(path, 2, 2).piece(0, 10, ended=True) == ("a�", 2)
     assert Stream(path, 900, 500).piece(500, 10, ended=False) == ("", 900)
+    path.unlink()
+    assert Stream(path, 900, 500).piece(7, 10, ended=True) == ("", 900)
 
 
 def test_a_waiting_caller_gets_each_piece_as_it_comes(place):
