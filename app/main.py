@@ -26,6 +26,7 @@ from app.api import (
     docs,
     execs,
     feed,
+    files,
     forward_auth,
     going_back,
     keys,
@@ -75,7 +76,7 @@ SMALL_BODY = 65_536
 LARGEST_EXEC = 1_310_720
 """Bytes of the largest request to run a command: as much for its arguments and its input each as for a prompt."""
 
-CHAT, EXEC = "messages.chat", "execs.run"
+CHAT, EXEC, WRITE = "messages.chat", "execs.run", "files.write"
 
 
 def largest_prompt(settings: Settings) -> int:
@@ -109,7 +110,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or Settings.from_env()
     check_keys(settings, backups=settings.runtime == "local")
     app, core, keyring = _begin("app", settings)
-    app.url_map.converters["session"] = SessionName
+    app.url_map.converters |= {"session": SessionName, "file": files.FilePath}
     app.extensions[SLOTS] = stream_slots(settings.max_streams)
     app.extensions[INSTRUMENTS] = instruments = WebInstruments()
     shown = {tenant_limits.Kind.STREAM: instruments.streams, tenant_limits.Kind.WAIT: instruments.waits}
@@ -120,7 +121,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_error_handlers(app, to_api_problem)
     app.before_request(lambda: identify(keyring, core.access_tokens))
     trace_requests(app, has_key)
-    larger = {CHAT: largest_prompt(settings), EXEC: LARGEST_EXEC}
+    larger = {CHAT: largest_prompt(settings), EXEC: LARGEST_EXEC, WRITE: settings.file_max_bytes}
     register_request_hooks(app, instruments.http, SMALL_BODY, core.budget, larger)
     register_tarpit(app, tarpit_name)
     audit.register_audit(app)
@@ -138,6 +139,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         activity,
         messages,
         execs,
+        files,
         past_events,
         backups,
         restore_points,

@@ -13,6 +13,7 @@ import requests
 from tests.events import Event, Events, listening
 from tests.model_server import ModelServer
 from tests.waiting import wait_for
+from workspaces import Workspace, Workspaces
 
 ASYNC = "respond-async"
 
@@ -149,6 +150,10 @@ class Conversation:
         self.call("POST", f"/session/{self.uuid}/rollback", {"message_id": message_id})
         self._wait(lambda: self.session()["rolled_back"], "the rollback")
         return self.session()["rolled_back"]
+
+    def workspace(self) -> Workspace:
+        """Its calls, by the Python client."""
+        return Workspaces(self._host.url, self._host.key).workspace(self.uuid)
 
     def link(self) -> str:
         """The URL of a link that opens its editor once."""

@@ -98,8 +98,10 @@ class Document:
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    parts = re.split(r"\{\w+\}", template)
-    return re.compile("[^/]+".join(map(re.escape, parts)))
+    """Of a path with this template, whose `{path}` is a path of its own."""
+    parts = re.split(r"(\{\w+\})", template)
+    names = {"{path}": "(?s:.+)"}
+    return re.compile("".join(names.get(part, "[^/]+") if part[:1] == "{" else re.escape(part) for part in parts))
 
 
 class CheckedClient(FlaskClient):

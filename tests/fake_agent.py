@@ -61,6 +61,19 @@ EXEC: Mapping[str, Any] = {
 """A command that has ended."""
 
 
+FILE: Mapping[str, Any] = {
+    "path": "a",
+    "type": "file",
+    "size": 0,
+    "mode": "644",
+    "modified_at": 1.0,
+    "target": None,
+    "etag": "1-0-1",
+    "new": True,
+}
+"""A file that was written."""
+
+
 class FakeAgent:
     """What one agent was asked and has. `accepted` are the ids of prompts in the order it took them, each once."""
 
@@ -126,8 +139,18 @@ class Handler(BaseHTTPRequestHandler):
 
     agent: FakeAgent
 
+    def do_PUT(self) -> None:
+        """A file, or a piece of one."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._note({})
+        self._say(200, dict(FILE))
+
+    def do_DELETE(self) -> None:
+        self._note({})
+        self._say(200, {})
+
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
         self._note(body)
         if self.path == "/cancel":
             self.agent.running = False
@@ -142,6 +165,8 @@ class Handler(BaseHTTPRequestHandler):
             self._say(200, self.agent.unsaved_work)
         elif self.path == "/fingerprint":
             self._say(200, {"fingerprint": self.agent.fingerprint})
+        elif self.path.startswith("/files/"):
+            self._say(200, dict(FILE))
         elif self.path.startswith("/execs"):
             self._say(200, {**EXEC, "id": body.get("id", EXEC["id"])})
         elif self.path.startswith("/checkpoints/"):

@@ -19,6 +19,9 @@ from app.core.signal_kinds import SIGNAL_PREFIX, SIGNALS
 from tests.service import Service
 from tests.waiting import wait_for
 
+FILE = "notes.txt"
+"""Of the victim's: its name is told to who asks for it."""
+
 MARK = "of-bob-5d1c07"
 """In every text of the victim's that could be shown to somebody."""
 
@@ -199,7 +202,8 @@ class Victim(Tenant):
     def __init__(self, service: Service) -> None:
         super().__init__(service, BOB, labels={"project": MARK})
         self.message = "m1"
-        (service.files(self.uuid) / f"{MARK}.txt").write_text(MARK)
+        for name in (f"{MARK}.txt", FILE):
+            (service.files(self.uuid) / name).write_text(MARK)
         assert service.prompt(self.uuid, f"remember {MARK}", self.message)["status"] == "processed"
         ran = service.done("POST", f"/session/{self.uuid}/exec", {"command": f"echo {MARK}"})
         self.exec_id = str(ran["exec_id"])

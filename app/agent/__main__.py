@@ -17,6 +17,10 @@ from app.agent.settings import AgentSettings, BadSetting, own_address, settings_
 BACKLOG = 256
 THREADS = 32
 BODY_BYTES = 4 * 1024 * 1024
+"""Of a request or an answer; held in memory, as pieces of files pass."""
+
+RECEIVED_BYTES = 256 * 1024
+"""Read from a connection at a time."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -75,6 +79,9 @@ def serve(settings: AgentSettings, listener: socket.socket, stopping: threading.
         sockets=[listener],
         threads=THREADS,
         max_request_body_size=BODY_BYTES,
+        inbuf_overflow=BODY_BYTES,
+        outbuf_overflow=BODY_BYTES,
+        recv_bytes=RECEIVED_BYTES,
         asyncore_use_poll=True,
         ident=None,
     )

@@ -1,13 +1,15 @@
-"""What an agent and the manager must agree on: the events of a turn, as `POST /agent/v1/events` reports them, and why a
-prompt or a command fails."""
+"""What an agent and the manager must agree on: the events of a turn, as `POST /agent/v1/events` reports them, why a
+prompt, a command or a change of files fails, and how paths are written."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 TOKEN, TOOL_CALL, TOOL_RESULT = "token", "tool_call", "tool_result"
 PROCESSED, FAILED = "processed", "failed"
@@ -89,6 +91,53 @@ class ExecReason(StrEnum):
     """The login shell ended before it, or its folder was gone."""
     LOST = "lost"
     """The agent, or what ran it, was killed: it is not known how far it came."""
+
+
+FILE_PIECE = 2_097_152
+"""Bytes of a file in one request or answer."""
+
+UPLOAD_ID = re.compile(r"[0-9a-f]{16}")
+
+UPLOAD_LOST = 410
+"""The status of an agent's answer about an upload that it does not know, or not as the caller does."""
+
+
+class FileFault(StrEnum):
+    """Why a call on files failed: the code of the agent's answer, and of the manager's."""
+
+    INVALID_PATH = "invalid_path"
+    """It leads out of the workspace, or no file can have it."""
+    FILE_NOT_FOUND = "file_not_found"
+    NOT_A_FILE = "not_a_file"
+    """A folder or a device where a file is needed, or a file where a folder is."""
+    FILE_EXISTS = "file_exists"
+    FILE_CHANGED = "file_changed"
+    """It is not, or no longer, the one that the caller means."""
+    FILE_DENIED = "file_denied"
+    """The workspace's user may not read or change it."""
+    WORKSPACE_FULL = "workspace_full"
+
+
+FILE_STATUS: Mapping[FileFault, int] = {
+    FileFault.INVALID_PATH: 400,
+    FileFault.FILE_DENIED: 403,
+    FileFault.FILE_NOT_FOUND: 404,
+    FileFault.FILE_EXISTS: 409,
+    FileFault.FILE_CHANGED: 412,
+    FileFault.NOT_A_FILE: 422,
+    FileFault.WORKSPACE_FULL: 507,
+}
+"""The status of an agent's answer: each has its own."""
+
+
+def to_raw(path: str) -> str:
+    """A path as it is in a URL, and in JSON between the two: its bytes, which may be no text, percent-encoded."""
+    return quote_from_bytes(os.fsencode(path))
+
+
+def from_raw(raw: str) -> str:
+    """The path, as Python names files: a byte that is no UTF-8 is a lone surrogate."""
+    return os.fsdecode(unquote_to_bytes(raw))
 
 
 @dataclass(frozen=True)

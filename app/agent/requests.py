@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from flask import current_app, request
+from flask import Response, current_app, jsonify, request
 
 RETRY_AFTER = 2
 """Seconds after which to retry a call that came while the agent starts or stops."""
@@ -27,6 +27,18 @@ class Problem(Exception):
         self.status = status
         self.code = code
         self.retry = retry
+
+
+def problem_response(e: Problem) -> Response:
+    """A problem document; `retry` says when to try again."""
+    title = e.code.replace("_", " ")
+    body = {"type": "about:blank", "title": title, "status": e.status, "detail": str(e), "error": e.code}
+    response = jsonify(body)
+    response.status_code = e.status
+    response.content_type = "application/problem+json"
+    if e.retry:
+        response.headers["Retry-After"] = str(RETRY_AFTER)
+    return response
 
 
 @contextlib.contextmanager

@@ -24,15 +24,16 @@ from app.agent.checkpoints import pieces
 from app.agent.editor import EditorDown, pass_order
 from app.agent.events import outcome_event
 from app.agent.execs.calls import EXECS, execs
+from app.agent.files.calls import FILES, WORKSPACE, files
 from app.agent.prompt_status import ID
 from app.agent.protocol import Event
 from app.agent.requests import (
-    RETRY_AFTER,
     WAITING,
     WAITING_CALLERS,
     Problem,
     json_object,
     natural,
+    problem_response,
     waiting,
     writing,
 )
@@ -78,9 +79,12 @@ def create_app(agent: Agent) -> Flask:
     app = Flask(__name__)
     app.wsgi_app = _below(f"/chat/{agent.settings.uuid}", app.wsgi_app)  # type: ignore[assignment, method-assign]
     app.config["MAX_CONTENT_LENGTH"] = 8 * agent.settings.prompt_max_bytes + 10_000
-    app.extensions |= {AGENT: agent, EXECS: agent.execs, WAITING: threading.BoundedSemaphore(WAITING_CALLERS)}
+    app.extensions |= {AGENT: agent, EXECS: agent.execs, FILES: agent.files, WORKSPACE: agent.workspace}
+    app.extensions[WAITING] = threading.BoundedSemaphore(WAITING_CALLERS)
+    app.register_error_handler(Problem, problem_response)
     app.register_blueprint(api)
     app.register_blueprint(execs)
+    app.register_blueprint(files)
     return app
 
 
@@ -113,19 +117,6 @@ def check_secret() -> None:
     given = request.headers.get("Authorization", "")
     if not secret or not hmac.compare_digest(given.encode(), f"Bearer {secret}".encode()):
         raise Problem(401, "unauthorized", "The agent secret is missing or wrong.")
-
-
-@api.app_errorhandler(Problem)
-def problem_response(e: Problem) -> Response:
-    """A problem document; `retry` says when to try again."""
-    title = e.code.replace("_", " ")
-    body = {"type": "about:blank", "title": title, "status": e.status, "detail": str(e), "error": e.code}
-    response = jsonify(body)
-    response.status_code = e.status
-    response.content_type = "application/problem+json"
-    if e.retry:
-        response.headers["Retry-After"] = str(RETRY_AFTER)
-    return response
 
 
 @api.app_errorhandler(HTTPException)

@@ -14,6 +14,8 @@ from app.agent.documents import Documents
 from app.agent.events import Bus, outcome_event
 from app.agent.execs.execs import FOLDER, Execs
 from app.agent.execs.signals import signals
+from app.agent.files.uploads import FOLDER as UPLOADS
+from app.agent.files.writing import Files
 from app.agent.gateway_client import Gateway
 from app.agent.model import Model
 from app.agent.model_context import system_prompt
@@ -67,8 +69,9 @@ class Agent:
         self.bus = Bus(self._report)
         self.environment = command_environment(environment, settings.token(), settings.uuid)
         self.hidden = hidden_folder(settings.token_file, settings.folder)
+        self.workspace = Workspace(settings.folder)
         self.execs = Execs(
-            Workspace(settings.folder),
+            self.workspace,
             settings.state_folder.parent / FOLDER,
             self.environment,
             hidden=self.hidden,
@@ -77,6 +80,7 @@ class Agent:
             most=settings.exec_output_bytes,
             closing=lambda: self.turns.closed,
         )
+        self.files = Files(self.workspace, settings.state_folder.parent / UPLOADS)
         self.undo = UndoPoints(settings, self.environment, self.hidden)
         steps = Steps(self.state, self.bus.publish, settings.max_steps)
         self._worker = (
@@ -90,7 +94,7 @@ class Agent:
         self._undoing = Undoing(self.state, self.turns, self.undo, self._report)
 
     def _own(self, steps: Steps, model: AnyModel) -> Worker:
-        settings, workspace = self.settings, Workspace(self.settings.folder)
+        settings, workspace = self.settings, self.workspace
         toolbox = Toolbox(
             workspace, environment=self.environment, command_timeout=settings.command_timeout, hidden=self.hidden
         )
@@ -155,6 +159,7 @@ class Agent:
     def start(self) -> None:
         """Load the conversation and continue it, in the background."""
         self._thread("turns", self._load_and_work)
+        self._thread("uploads", self.files.uploads.clear)
         if self.settings.gateway_url:
             self._thread("resources", lambda: self._resources.run(self._stopping))
             self._thread("activity", lambda: self._activity.run(self._stopping))

@@ -21,6 +21,10 @@ from app.core.sessions.model import Status, iso
 Answer = tuple[Any, int] | tuple[Any, int, Mapping[str, str]]
 """What a view returns: of what its answer is made, the status, and headers."""
 
+OCTETS = "application/octet-stream"
+BYTES = {"type": "string", "format": "binary"}
+"""The type and the schema of an answer that is bytes."""
+
 Of = str | Callable[[Any], Any] | None
 
 

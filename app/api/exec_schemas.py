@@ -10,11 +10,19 @@ from marshmallow import Schema, ValidationError, fields, validate
 from app.agent.protocol import EXEC_ID, ExecReason
 from app.api.answers import Items, OfTypes, Text, Time, Truth, Whole, uuid_field
 from app.api.message_schemas import check_says_something
-from app.api.request_fields import MOST_SECONDS, Flag, QueryFlag, Seconds, Strict, WholeText
+from app.api.reach import ReachQuerySchema
+from app.api.request_fields import (
+    MOST_SECONDS,
+    NO_NUL,
+    WHOLE_REGEX,
+    Flag,
+    Seconds,
+    Strict,
+    WholeText,
+    check_whole,
+)
 from app.core.execs.model import EXITED, RUNNING, SIGNAL_PATTERN, STREAMS
 
-NO_NUL = "[^\\x00]"
-WHOLE_REGEX = f"^{NO_NUL}*$"
 EXEC_ID_REGEX = f"^{EXEC_ID.pattern}$"
 VARIABLE_REGEX = "^[A-Za-z_][A-Za-z0-9_]*$"
 SIGNALS = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGTERM", "SIGCONT", "SIGSTOP")
@@ -33,16 +41,6 @@ class Command(fields.Raw):
         if isinstance(value, str):
             check_says_something(value)
         return value
-
-
-def check_whole(text: str) -> None:
-    """Raises `ValidationError` for what no program can be given."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValidationError("Must not contain lone surrogates.") from error
-    if "\0" in text:
-        raise ValidationError("Must not contain a NUL.")
 
 
 class NewExecSchema(Strict):
@@ -85,16 +83,6 @@ class NewExecSchema(Strict):
         validate=WholeText(EXEC_ID_REGEX, "1 to 64 of A-Z a-z 0-9 . _ -, no dot first"),
         metadata={"description": "the same id and command again answer the same run; generated if left out"},
     )
-
-
-def wake_field() -> QueryFlag:
-    return QueryFlag(
-        load_default=True, metadata={"description": "`false`: a session that sleeps is left so, and the answer is 409"}
-    )
-
-
-class ReachQuerySchema(Strict):
-    wake = wake_field()
 
 
 class ExecQuerySchema(ReachQuerySchema):

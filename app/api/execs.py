@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from typing import Any
 
 from flask import Response, request
 
-from app.api.answers import Answer
+from app.api.answers import BYTES, OCTETS, Answer
 from app.api.blueprint import Blueprint
-from app.api.current import core, request_id
+from app.api.current import core
 from app.api.event_schemas import STREAM, stream_of
 from app.api.event_streams import HEARTBEAT, LIFETIME, sse, streamed
 from app.api.exec_schemas import (
@@ -22,17 +22,16 @@ from app.api.exec_schemas import (
     ExecQuerySchema,
     ExecSchema,
     NewExecSchema,
-    ReachQuerySchema,
 )
 from app.api.idempotency import name_of_request
 from app.api.messages import wants_stream
 from app.api.prefer import wanted_wait
-from app.api.security import caller, visible_session
-from app.api.tenant_limits import Kind, hold
+from app.api.reach import ERRORS, ReachQuerySchema, held, reach_of
+from app.api.security import visible_session
 from app.core.composition import Core
 from app.core.errors import SessionError
 from app.core.execs.model import STREAMS, NewExec
-from app.core.execs.service import Reach
+from app.core.reach import Reach
 from app.core.sessions.model import Record
 from app.http.problems import Problem
 
@@ -40,9 +39,6 @@ log = logging.getLogger(__name__)
 
 blp = Blueprint("execs", __name__, description="Commands in a workspace: run, follow, list, end.")
 
-ERRORS = (404, 409, 503, 504)
-BYTES = {"type": "string", "format": "binary"}
-OCTETS = "application/octet-stream"
 ENTRY = ExecEntrySchema()
 
 
@@ -113,16 +109,6 @@ def end(query: dict[str, Any], uuid: str, exec_id: str) -> Answer:
     return found, 202 if found.running else 200
 
 
-def held(record: Record, seconds: float = 0.0) -> AbstractContextManager[None]:
-    """One of the caller's waiting calls, or of its calls to agents."""
-    return hold(Kind.WAIT if seconds else Kind.AGENT, record.user_id, record.uuid)
-
-
-def reach_of(query: Mapping[str, Any]) -> Reach:
-    """How this request gets to the workspace. Who may change nothing wakes none."""
-    return Reach(query["wake"] and caller().may_change, core().settings.wait_default, request_id())
-
-
 def begun_events(service: Core, record: Record, asked: NewExec, reach: Reach) -> Iterator[str]:
     """Run a command; returns the lines of the stream about it."""
     service.execs.begin(record.uuid, asked, reach, 0.0)
@@ -177,7 +163,7 @@ def output(record: Record, exec_id: str, stream: str, reach: Reach) -> Response:
     with ExitStack() as slot:
         slot.enter_context(held(record))
         kept = core().execs.show(record.uuid, exec_id, reach).kept[stream]
-        response = Response(mimetype=OCTETS, direct_passthrough=True)
+        response = Response(mimetype=OCTETS)
         response.content_length = kept
         response.make_conditional(request, accept_ranges=True, complete_length=kept)
         if response.status_code in (200, 206) and request.method != "HEAD":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -29,7 +29,7 @@ DESCRIPTION = (
 PLAIN: dict[str, Any] = {"type": "string"}
 """The schema of a text answer."""
 
-METHODS = ("get", "post", "delete")
+METHODS = ("get", "put", "post", "delete")
 EVENTS_PATHS = ("/session/{uuid}/events", "/events")
 
 WAITING = frozenset(
@@ -53,6 +53,13 @@ WAITING = frozenset(
 )
 """The operations that heed `Prefer`."""
 
+CONDITIONS: Mapping[str, tuple[str, ...]] = {
+    "readFile": ("IfMatch", "IfNoneMatch"),
+    "writeFile": ("IfMatch", "OnlyNew"),
+    "deleteFile": ("IfMatch",),
+}
+"""The operations that heed conditions, and which."""
+
 RESUMED = frozenset({"getExec"})
 """The operations that heed `Last-Event-ID` besides those of `EVENTS_PATHS`, which take nothing else."""
 
@@ -60,6 +67,7 @@ PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "uuid": {"type": "string", "pattern": UUID_REGEX, "examples": ["k3v9x0qa"]},
     "name": {"type": "string", "pattern": BACKUP_REGEX, "examples": ["app-k3v9x0qa-20261120-080000.zip"]},
     "exec_id": {"type": "string", "pattern": EXEC_ID_REGEX, "examples": ["7f3a9c0de1b2a4f5"]},
+    "path": {"type": "string", "pattern": "^[^\\x00]+$", "examples": ["src/main.py"]},
     "message_id": {"type": "string", "pattern": MESSAGE_ID_REGEX, "examples": ["7f3a9c0de1b2a4f5"]},
     "letter_id": {"type": "string", "pattern": ID_REGEX, "examples": ["7f3a9c0de1b2a4f5"]},
     "asset": {"type": "string", "pattern": "^[a-z0-9.-]{1,40}$", "examples": ["swagger-ui.css"]},
@@ -83,6 +91,24 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "in": "header",
         "description": "`wait=N` waits up to N seconds for the end state; `respond-async` does not wait",
         "schema": {"type": "string", "examples": ["wait=30", "respond-async"]},
+    },
+    "IfMatch": {
+        "name": "If-Match",
+        "in": "header",
+        "description": "only a file with one of these ETags; `*`: only if there is one",
+        "schema": {"type": "string", "examples": ['"a8-c-18ecacd7"']},
+    },
+    "IfNoneMatch": {
+        "name": "If-None-Match",
+        "in": "header",
+        "description": "only a file with none of these ETags",
+        "schema": {"type": "string", "examples": ['"a8-c-18ecacd7"']},
+    },
+    "OnlyNew": {
+        "name": "If-None-Match",
+        "in": "header",
+        "description": "`*`: only a new file",
+        "schema": {"type": "string", "enum": ["*"]},
     },
     "LastEventId": {
         "name": "Last-Event-ID",
@@ -190,7 +216,7 @@ def _document(api: Api) -> dict[str, Any]:
     document["components"]["schemas"]["NewSession"]["properties"]["labels"]["propertyNames"] = {"pattern": LABEL_REGEX}
     document["components"]["schemas"]["NewExec"]["properties"]["env"]["propertyNames"] = {"pattern": VARIABLE_REGEX}
     schemas = document["components"]["schemas"]
-    for one_of in ("KeepAlive", "Rollback"):
+    for one_of in ("FileChange", "KeepAlive", "Rollback"):
         schemas[one_of] |= {"minProperties": 1, "maxProperties": 1}
     schemas["Fork"] |= {"not": {"required": ["restore_point", "message_id"]}}
     for name, response in document["components"]["responses"].items():
@@ -206,6 +232,7 @@ def _complete(operation: dict[str, Any], method: str, path: str) -> None:
         own = ("LastEventId",)
     if operation["operationId"] in RESUMED:
         own = (*own, "LastEventId")
+    own = (*own, *CONDITIONS.get(operation["operationId"], ()))
     refs = [{"$ref": f"#/components/parameters/{name}"} for name in ("RequestId", *own)]
     operation["parameters"] = [*operation.get("parameters", ()), *refs]
     replayed, applied = ("Idempotency-Replayed",) if method == "post" else (), ("Preference-Applied",) if waits else ()

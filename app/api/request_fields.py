@@ -29,6 +29,9 @@ TEXT_REGEX = "^[^\\x00-\\x1f\\x7f]*$"
 BARE_LABEL = LABEL_REGEX.removeprefix("^").removesuffix("$")
 LABEL_FILTER_REGEX = f"^{BARE_LABEL}=[^\\x00-\\x1f\\x7f]{{0,256}}$"
 
+NO_NUL = "[^\\x00]"
+WHOLE_REGEX = f"^{NO_NUL}*$"
+
 MOST_SECONDS = 315_360_000
 """s: ten years; more is probably a wrong unit."""
 
@@ -90,6 +93,16 @@ def check_label_text(text: str) -> None:
     """Raises `ValidationError` for a text that is too long or not printable."""
     if len(text) > LONGEST_LABEL or UNPRINTABLE.search(text):
         raise ValidationError(f"Must have at most {LONGEST_LABEL} printable characters.")
+
+
+def check_whole(text: str) -> None:
+    """Raises `ValidationError` for what no program or file can be given."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValidationError("Must not contain lone surrogates.") from error
+    if "\0" in text:
+        raise ValidationError("Must not contain a NUL.")
 
 
 def seconds(description: str) -> Seconds:

@@ -7,7 +7,7 @@ are counted separately, so that no tenant keeps out the product's own calls abou
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from enum import StrEnum
 from types import MappingProxyType
 from typing import cast
@@ -17,7 +17,14 @@ from prometheus_client import Gauge
 
 from app.api.security import caller
 from app.core.access.keyring import Principal
-from app.core.limit_errors import Owner, TooManyAgentCalls, TooManyAtOnce, TooManyStreams, TooManyWaits
+from app.core.limit_errors import (
+    Owner,
+    TooManyAgentCalls,
+    TooManyAtOnce,
+    TooManyStreams,
+    TooManyTransfers,
+    TooManyWaits,
+)
 from app.http.concurrency import ConcurrencyLimit
 from app.process.settings import Settings
 
@@ -47,6 +54,7 @@ class TenantLimits:
         self._shown = shown
         self._per_session = settings.max_concurrent_per_session
         self._per_user = settings.max_concurrent_per_user
+        self._transfers = settings.files_at_once
         self._limit = ConcurrencyLimit()
 
     @contextmanager
@@ -70,6 +78,17 @@ class TenantLimits:
                 taken.callback(gauge.dec)
             yield
 
+    @contextmanager
+    def hold_transfer(self, user_id: str) -> Iterator[None]:
+        """Take a slot of the user for a long file. Raises `TooManyTransfers`."""
+        counter = f"transfer {Owner.USER} {user_id}"
+        if not self._limit.acquire(counter, self._transfers):
+            raise TooManyTransfers(Owner.USER, user_id, most=self._transfers)
+        try:
+            yield
+        finally:
+            self._limit.release(counter)
+
     def held(self, kind: Kind, owner: str) -> int:
         """How many slots of this kind the owner (as `user ada`) holds."""
         return self._limit.taken(f"{kind} {owner}")
@@ -78,5 +97,14 @@ class TenantLimits:
 @contextmanager
 def hold(kind: Kind, user_id: str | None, uuid: str = "") -> Iterator[None]:
     """Hold one of the caller's slots for the block."""
-    with cast(TenantLimits, current_app.extensions[EXTENSION]).hold(kind, caller(), user_id, uuid):
+    with _limits().hold(kind, caller(), user_id, uuid):
         yield
+
+
+def hold_transfer(user_id: str) -> AbstractContextManager[None]:
+    """Hold one of the user's slots for a long file."""
+    return _limits().hold_transfer(user_id)
+
+
+def _limits() -> TenantLimits:
+    return cast(TenantLimits, current_app.extensions[EXTENSION])

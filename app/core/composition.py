@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import redis
@@ -24,12 +25,15 @@ from app.core.costs.prices import Prices
 from app.core.erasures import Erasures
 from app.core.execs.client import ExecClient
 from app.core.execs.service import Execs
+from app.core.files.client import FileClient
+from app.core.files.service import Files
 from app.core.going_back import GoingBack
 from app.core.prompts.agent_client import AgentClient
 from app.core.prompts.delivery import Delivery
 from app.core.prompts.history import ConversationHistory
 from app.core.prompts.history_store import HistoryStore
 from app.core.prompts.inbox import Inbox
+from app.core.reach import Workspaces
 from app.core.redis.connections import connect
 from app.core.redis.counters import START_BUCKETS, Counters
 from app.core.redis.dead_letters import DeadLetters
@@ -147,14 +151,13 @@ class Core:
             settings=settings,
             clock=clock,
         )
+        reached = partial(Workspaces, self.sessions, self.inbox, self.activity, clock=clock, pause=pause)
         self.execs = Execs(
-            self.sessions,
-            self.inbox,
+            reached("exec"),
             ExecClient(self.credentials, AGENT_TIMEOUT, self.budget, settings.execs_at_once),
-            self.activity,
             clock,
-            pause,
         )
+        self.files = Files(reached("files"), FileClient(self.credentials, AGENT_TIMEOUT, self.budget))
         self.going_back = GoingBack(
             self.sessions,
             self.store,

@@ -7,6 +7,7 @@ An adapter raises these in place of its library's exceptions. A worker retries a
 from __future__ import annotations
 
 import copyreg
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -78,6 +79,26 @@ class ExecIdReused(SessionError):
 
     def __init__(self, exec_id: str) -> None:
         super().__init__(f"The id {exec_id} was used for another command before; choose a new one.")
+
+
+class FileRefused(SessionError):
+    """A workspace refused a call on its files; `code` says why (`FileFault` of app/agent/protocol.py), and what the
+    agent said stands in the text."""
+
+    TEXTS: Mapping[str, str] = {
+        "invalid_path": "The path leads out of the workspace, or no file can have it",
+        "file_denied": "The workspace's user may not do that",
+        "file_not_found": "There is no such file or folder",
+        "file_exists": "There is something already",
+        "file_changed": "The file is not, or no longer, the one that the call means",
+        "not_a_file": "A file is needed, or a folder, where the path has something else",
+        "workspace_full": "The workspace's disk is full, so nothing was written; delete something first",
+    }
+
+    def __init__(self, code: str, said: str) -> None:
+        self.code = code
+        told = f" (the workspace says: {said.removesuffix('.')})" if said else ""
+        super().__init__(f"{self.TEXTS[code]}{told}.")
 
 
 class KeyReused(SessionError):
@@ -216,6 +237,13 @@ class AgentRefused(SessionError):
     """The agent rejected this request; a retry will not help."""
 
     code = "agent_refused"
+
+
+class UploadLost(RetryableError):
+    """The workspace's agent knows nothing of the file that is being written."""
+
+    def __init__(self) -> None:
+        super().__init__("The workspace's agent started anew meanwhile, and nothing was written. Repeat the call.")
 
 
 class PermanentError(SessionError):

@@ -115,6 +115,16 @@ class TooManyExecs(LimitReached):
     retry_after = 5
 
 
+class TooManyTransfers(LimitReached):
+    """Too many long files of a user are under way in this process."""
+
+    code = "too_many_transfers"
+    what = "long files under way at a time"
+    settings = MappingProxyType({Owner.USER: "FILES_AT_ONCE"})
+    way_out = "Wait for one to end."
+    retry_after = 5
+
+
 class TooManyCalls(LimitReached):
     """A workspace has too many requests at the gateway."""
 

@@ -134,6 +134,13 @@ _ROWS = (
         by_agent=True,
     ),
     SignalKind(
+        name="files",
+        seen="files were read or written by a call",
+        label="Files of the API",
+        seen_by="the API: a call on files, while it lasts",
+        in_use="files were read or written",
+    ),
+    SignalKind(
         name="keepalive",
         seen="asked to be kept awake",
         label="Kept awake on request",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import Any, cast
 
 from flask import Flask, current_app, g, request
+from werkzeug.exceptions import ClientDisconnected
 
 from app.core.byte_budget import Account, ByteBudget
 from app.core.errors import InvalidRequest
@@ -40,6 +42,26 @@ def read_body(most: int) -> bytes:
         account.take(len(piece))
         body.write(piece)
     return body.getvalue()
+
+
+def body_pieces(size: int) -> Iterator[bytes]:
+    """The body in pieces of `size` bytes, of which the last one may be shorter, not charged to the budget. Raises
+    Flask's exceptions for 413, if there is more than this endpoint takes, and for a body that the client did not send
+    to its end."""
+    total, sent = request.content_length, 0
+    while total is None or sent < total:
+        wanted = size if total is None else min(size, total - sent)
+        # Not in parts as above: for each the server copies all that it has received.
+        piece = request.stream.read(wanted)
+        while len(piece) < wanted and (more := request.stream.read(wanted - len(piece))):
+            piece += more
+        if len(piece) < wanted and total is not None:
+            raise ClientDisconnected
+        if piece:
+            yield piece
+        if len(piece) < wanted:
+            return
+        sent += len(piece)
 
 
 def body_of_request() -> bytes:

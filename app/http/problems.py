@@ -23,6 +23,7 @@ from app.core.errors import (
     DeadLetterNotFound,
     ExecIdReused,
     ExecNotFound,
+    FileRefused,
     IllegalState,
     InvalidRequest,
     KeyReused,
@@ -78,6 +79,14 @@ CORE_ERRORS: Mapping[type[SessionError], int] = {
     SessionError: 500,
 }
 """The status of each of the core's errors; a subclass that is missing here has its parent's."""
+
+FILE_ERRORS: Mapping[str, int] = {
+    "invalid_path": 400,
+    "file_not_found": 404,
+    "file_changed": 412,
+    "workspace_full": 507,
+}
+"""The status of a `FileRefused`, by its code; 409 for the others."""
 
 HTTP_ERRORS: Mapping[int, str] = {
     400: "invalid_request",
@@ -150,7 +159,7 @@ def to_problem(error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, SessionError):
-        status = next(CORE_ERRORS[kind] for kind in type(error).__mro__ if kind in CORE_ERRORS)
+        status = status_of(error)
         if isinstance(error, LimitReached):
             return Problem(status, error.code, str(error), retry_after=error.retry_after, more=error.members)
         return Problem(status, error.code, str(error), retry_after=RETRY_AFTER if status in (503, 507) else None)
@@ -159,6 +168,13 @@ def to_problem(error: Exception) -> Problem:
     if isinstance(error, ParseException):
         return Problem(400, "invalid_request", "The request body is not framed as HTTP requires.")
     return Problem(500, "internal_error", "An unexpected error; find the request_id in the logs.")
+
+
+def status_of(error: SessionError) -> int:
+    """The status of the answer that an error of the core becomes."""
+    if isinstance(error, FileRefused):
+        return FILE_ERRORS.get(error.code, 409)
+    return next(CORE_ERRORS[kind] for kind in type(error).__mro__ if kind in CORE_ERRORS)
 
 
 def _http_problem(error: HTTPException, status: int) -> Problem:

@@ -100,7 +100,7 @@ class Settings:
     rate_limit_wake: str = setting("50/minute", "rate", "a wake costs a start")
     rate_limit_chat: str = setting("100/minute", "rate", "a prompt costs model tokens")
     rate_limit_delete: str = setting("50/minute", "rate", "a delete costs a whole backup")
-    rate_limit_work: str = setting("600/minute", "rate", "commands, of one key in one session")
+    rate_limit_work: str = setting("600/minute", "rate", "commands, and calls on files, of one key in one session")
     rate_limit_default: str = setting("100/minute", "rate", "everything else")
     cors_origins: str = setting(
         "", "origins", "of web pages that may call the API with a session token, separated by commas; empty: none"
@@ -110,6 +110,12 @@ class Settings:
         "origins",
         "of web pages that may show a workspace in an iframe, separated by commas; empty: none; an editor learns "
         "of a change at its next start",
+    )
+    file_max_bytes: int = setting(
+        5_368_709_120, "bytes", "of a file that a call writes; as many as a workspace's volume has by default"
+    )
+    files_at_once: int = setting(
+        4, "files", "of more than 2 MiB, of one user, that pass a process of web at a time; each holds up to 6 MB"
     )
     max_sessions_per_user: int = setting(10, "sessions", "of one user, terminated ones not counted")
 

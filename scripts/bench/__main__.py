@@ -1,7 +1,7 @@
 """All measurements, printed as tables.
 
-    scripts/bench/run [api] [wake] [backup] [restore_points] [sleeps] [archive] [chat] [execs] [forward_auth] [streams]
-        [dashboard] [model_streams] [undo_points] [cluster] [keda] [--rounds N] [--sessions N]
+    scripts/bench/run [api] [wake] [backup] [restore_points] [sleeps] [archive] [chat] [execs] [files] [forward_auth]
+        [streams] [dashboard] [model_streams] [undo_points] [cluster] [keda] [--rounds N] [--sessions N]
 
 Every target is a ratio of figures taken in the same run, in rounds that alternate, because the
 machine is noisy; single figures only tell the size of things. `cluster` and `keda` need one with the whole
@@ -22,6 +22,7 @@ from scripts.bench import (
     cluster,
     dashboard,
     execs,
+    files,
     forward_auth,
     keda,
     many,
@@ -45,6 +46,7 @@ ON_THIS_MACHINE: dict[str, Table] = {
     "archive": ("An archived session of 300 MB", archive.run),
     "chat": ("Prompts, with a model that takes no time", chat.run),
     "execs": ("Commands of the API", execs.run),
+    "files": ("Files of the API", files.run),
     "forward_auth": ("Forward auth, asked for every request of a workspace", forward_auth.run),
     "streams": ("Event streams and waiting calls on two web processes", streams.run),
     "dashboard": ("The dashboard's list with 10,000 sessions, in Chromium", dashboard.run),

@@ -28,6 +28,7 @@ WITH_PRODUCT = [
     "test_dashboard_on_cluster.py",
     "test_execs_on_cluster.py",
     "test_falling_asleep_on_cluster.py",
+    "test_files_on_cluster.py",
     "test_fuzz_on_cluster.py",
     "test_monitoring_on_cluster.py",
     "test_own_agent_on_cluster.py",

@@ -189,12 +189,12 @@ def test_every_other_call(client: Workspaces, service: Service, transport: Docum
     assert kinds >= {"state", "phase", "token", "tool_call", "tool_result", "message", "held", "backup"}
 
 
-def test_the_example_of_the_readme_works(service: Service, tmp_path: Path) -> None:
-    [example] = EXAMPLE.findall(README)
+def ran(service: Service, folder: Path, program: str) -> str:
+    """What a program prints that uses the client, in this folder."""
     settings = {"API_URL": service.url, "API_KEY": KEY, "PYTHONPATH": str(ROOT / "clients/python")}
     done = subprocess.run(
-        [sys.executable, "-c", example],
-        cwd=tmp_path,
+        [sys.executable, "-c", program],
+        cwd=folder,
         env=os.environ | settings,
         capture_output=True,
         text=True,
@@ -202,5 +202,16 @@ def test_the_example_of_the_readme_works(service: Service, tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("hi"), done.stdout
+    return done.stdout
+
+
+def test_the_examples_of_the_readme_work(service: Service, tmp_path: Path) -> None:
+    session, workspace, *calls = EXAMPLE.findall(README)
+    assert ran(service, tmp_path, session).endswith("hi")
     assert "hello.py" in {Path(name).name for name in zipfile.ZipFile(tmp_path / "work.zip").namelist()}
+    assert ran(service, tmp_path, workspace) == "hi\n\n"
+    (tmp_path / "data.csv").write_text("1,2\n")
+    begin = f"{workspace}\nclient = Client()\nsession = client.sessions.get(ws.uuid)\nws.write('src/a/b.py', 'x')\n"
+    told = ran(service, tmp_path, begin + "".join(calls)).splitlines()
+    assert told == ["hi", "", "hi", "exit code 0", "src/a/b.py 1", "b'a,b\\n'"]
+    assert (tmp_path / "copy.csv").read_text() == "a,b\n"

@@ -26,7 +26,7 @@ from tests.browser import HANDSHAKE
 from tests.model_server import ModelServer
 from tests.service import Service
 from tests.tenant_tables import AGENT, CROOKED, EDITOR, FORWARD_AUTH, GATEWAY, VISITS, WEB, Try
-from tests.tenants import BOUND_KEYS, SETTINGS, Answer, Attacker, Shown, Victim, ask
+from tests.tenants import BOUND_KEYS, FILE, SETTINGS, Answer, Attacker, Shown, Victim, ask
 
 NOBODYS = "zzzzzzzz"
 """A session that never was."""
@@ -74,7 +74,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     """The routes of every application of the service, and of the agent."""
     folder = tmp_path_factory.mktemp("served")
     settings = Settings(api_key="0123456789abcdef", secret_key="0123456789abcdef0123456789abcdef", data_dir=folder)
-    agent = SimpleNamespace(settings=SimpleNamespace(uuid=NOBODYS, prompt_max_bytes=1), execs=None)
+    agent = SimpleNamespace(settings=SimpleNamespace(uuid=NOBODYS, prompt_max_bytes=1))
+    agent.execs = agent.files = agent.workspace = None
     return {
         "web": routes(create_app(settings)),
         "forward_auth": routes(create_forward_auth(settings)),
@@ -127,6 +128,7 @@ class Contest:
             "name": self.bob.backup,
             "message_id": self.bob.message,
             "exec_id": self.bob.exec_id,
+            "file:path": FILE,
             "id_": self.bob.exec_id,
             "letter_id": "0123456789abcdef",
             "asset": "docs.js",

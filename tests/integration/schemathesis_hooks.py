@@ -9,10 +9,10 @@ import schemathesis
 FIELDS = {"type", "title", "status", "detail", "instance", "error", "request_id"}
 
 
-UNGUESSABLE = ("cursor", "Idempotency-Key", "from", "to")
+UNGUESSABLE = ("cursor", "Idempotency-Key", "from", "to", "If-Match", "If-None-Match")
 """Parameters of which a valid value depends on earlier requests, or on another parameter: no generated text is a cursor
-this service gave out, a key may have come with another body, and one day must not be after the other. What is refused
-then is tested elsewhere."""
+this service gave out, or a file's ETag; a key may have come with another body, and one day must not be after the other.
+What is refused then is tested elsewhere."""
 
 
 @schemathesis.hook

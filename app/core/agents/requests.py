@@ -84,8 +84,9 @@ class AgentRequests:
         most: int = SMALL_RESPONSE,
         values: int = SMALL,
     ) -> Mapping[str, Any]:
-        """The JSON object in the response, of at most so many bytes and values; empty for a status in `ignored`. Raises
-        `AgentNotReady` for one in `busy`, and what `refusals` make of one of theirs."""
+        """The JSON object in the response, of at most so many bytes and values; empty for a status in `ignored`. A body
+        is sent as JSON, but for bytes, which are sent as they are. Raises `AgentNotReady` for a status in `busy`, and
+        what `refusals` make of one of theirs."""
         try:
             with self._budget.account() as account:
                 status, content = self._answer(agent, method, path, body, timeout, most, account)
@@ -126,7 +127,7 @@ class AgentRequests:
     ) -> tuple[int, bytes]:
         status, content = 401, b""
         deadline = time.monotonic() + min(timeout, self._timeout)
-        sent = None if body is None else json.dumps(body).encode()
+        sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         known = self._secrets.agent_secrets(agent.uuid, agent.epoch)
         # The first once more: the agent may have read its new file between the two requests.
         for agent_secret in (*known, known[0]):

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Mapping
 
 from app.agent.protocol import EXEC_ID
 from app.core.access.agent_credentials import AgentCredentials
 from app.core.agents.agent import Agent
+from app.core.agents.answers import checked, invalid
 from app.core.agents.requests import AgentRequests, Refusals
 from app.core.byte_budget import ByteBudget
-from app.core.errors import AgentUnavailable, ExecIdReused, ExecNotFound, InvalidRequest
+from app.core.errors import ExecIdReused, ExecNotFound, InvalidRequest
 from app.core.execs.model import Exec, NewExec, Piece, exec_of, piece_of
 from app.core.limit_errors import Owner, TooManyExecs
 from app.core.untrusted_json import LARGE
 
-T = TypeVar("T")
+ABOUT = "commands"
 
 EXEC_RESPONSE = 2_097_152
 """Bytes of an answer with a command's output: 64 KiB of each stream, of which JSON may write six for one, a long
@@ -66,15 +66,15 @@ class ExecClient(AgentRequests):
         offsets = "&".join(f"{name}={offset}" for name, offset in seen.items())
         path = f"{_path(id_)}?wait={math.floor(self._bounded(wait))}&{offsets}"
         said = self.json(agent, "GET", path, refusals=_unknown(id_), most=EXEC_RESPONSE, values=LARGE)
-        return _checked(agent, lambda: piece_of(agent.uuid, said))
+        return checked(agent, ABOUT, lambda: piece_of(agent.uuid, said))
 
     def known(self, agent: Agent) -> list[Exec]:
         """All commands that the workspace knows, newest first, without output; of long ones the beginning."""
         said = self.json(agent, "GET", "/execs", most=LIST_RESPONSE, values=LARGE)
         listed = said.get("execs")
         if not isinstance(listed, list):
-            raise _invalid(agent)
-        return _checked(agent, lambda: [exec_of(agent.uuid, each) for each in listed])
+            raise invalid(agent, ABOUT)
+        return checked(agent, ABOUT, lambda: [exec_of(agent.uuid, each) for each in listed])
 
     def read(self, agent: Agent, id_: str, stream: str, offset: int, most: int) -> bytes:
         """Bytes of a stream; fewer where it ends."""
@@ -88,7 +88,7 @@ class ExecClient(AgentRequests):
 
     def _exec(self, agent: Agent, method: str, path: str, body: object, refusals: Refusals) -> Exec:
         said = self.json(agent, method, path, body, refusals=refusals, most=EXEC_RESPONSE, values=LARGE)
-        return _checked(agent, lambda: exec_of(agent.uuid, said))
+        return checked(agent, ABOUT, lambda: exec_of(agent.uuid, said))
 
     def _bounded(self, wait: float) -> float:
         return round(max(0.0, min(wait, self.longest_wait)), 3)
@@ -103,14 +103,3 @@ def _path(id_: str) -> str:
 
 def _unknown(id_: str) -> Refusals:
     return {404: lambda _: ExecNotFound(id_)}
-
-
-def _checked(agent: Agent, read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except ValueError as error:
-        raise _invalid(agent) from error
-
-
-def _invalid(agent: Agent) -> AgentUnavailable:
-    return AgentUnavailable(f"The agent of session {agent.uuid} returned no valid command.")

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.agent.protocol import ExecReason
+from app.core.agents.answers import moment, text, truth, whole
 
 RUNNING, EXITED = "running", "exited"
 STREAMS = ("stdout", "stderr")
 
 SIGNAL_PATTERN = re.compile(r"SIG[A-Z0-9+]{1,12}")
-LATEST = 1e11
-"""Seconds since the epoch; later times are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,34 +76,34 @@ def exec_of(uuid: str, told: Any) -> Exec:
         raise ValueError("no object")
     command = told.get("command")
     if isinstance(command, list):
-        command = [_text(each) for each in command]
+        command = [text(each) for each in command]
     elif not isinstance(command, str):
         raise ValueError("no command")
     reason, number, ended = told.get("reason"), told.get("signal"), told.get("ended_at")
     state = told.get("state")
     if state not in (RUNNING, EXITED):
         raise ValueError("no state")
-    if number is not None and not SIGNAL_PATTERN.fullmatch(_text(number)):
+    if number is not None and not SIGNAL_PATTERN.fullmatch(text(number)):
         raise ValueError("no signal")
     return Exec(
         uuid=uuid,
-        id=_text(told.get("id")),
+        id=text(told.get("id")),
         command=command,
-        cwd=_text(told.get("cwd")),
-        detached=_truth(told.get("detached")),
+        cwd=text(told.get("cwd")),
+        detached=truth(told.get("detached")),
         state=state,
-        exit_code=None if told.get("exit_code") is None else _whole(told.get("exit_code"), 0, 255),
+        exit_code=None if told.get("exit_code") is None else whole(told.get("exit_code"), 0, 255),
         signal=number,
-        reason=None if reason is None else ExecReason(_text(reason)),
-        left=_whole(told.get("left") or 0),
-        started_at=_time(told.get("started_at")),
-        ended_at=0.0 if ended is None else _time(ended),
-        ms=_whole(told.get("ms")),
+        reason=None if reason is None else ExecReason(text(reason)),
+        left=whole(told.get("left") or 0),
+        started_at=moment(told.get("started_at")),
+        ended_at=0.0 if ended is None else moment(ended),
+        ms=whole(told.get("ms")),
         sizes=_of_streams(told.get("sizes")),
         kept=_of_streams(told.get("kept")),
-        stdout=_text(told.get("stdout", "")),
-        stderr=_text(told.get("stderr", "")),
-        truncated=_truth(told.get("truncated", False)),
+        stdout=text(told.get("stdout", "")),
+        stderr=text(told.get("stderr", "")),
+        truncated=truth(told.get("truncated", False)),
     )
 
 
@@ -115,36 +114,12 @@ def piece_of(uuid: str, told: Mapping[str, Any]) -> Piece:
         part = told.get(name)
         if not isinstance(part, dict):
             raise ValueError("no piece")
-        texts[name], following[name] = _text(part.get("text")), _whole(part.get("next"))
+        texts[name], following[name] = text(part.get("text")), whole(part.get("next"))
     about = {key: value for key, value in told.items() if key not in STREAMS}
-    return Piece(exec_of(uuid, about), texts, following, _truth(told.get("more")))
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("no text")
-    return value
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("no truth value")
-    return value
-
-
-def _whole(value: Any, least: int = 0, most: int = 2**53) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError("no such number")
-    return value
-
-
-def _time(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LATEST:
-        raise ValueError("no time")
-    return float(value)
+    return Piece(exec_of(uuid, about), texts, following, truth(told.get("more")))
 
 
 def _of_streams(value: Any) -> dict[str, int]:
     if not isinstance(value, dict):
         raise ValueError("no sizes")
-    return {name: _whole(value.get(name)) for name in STREAMS}
+    return {name: whole(value.get(name)) for name in STREAMS}

@@ -1,6 +1,6 @@
 """Client of the Workspace Session Manager: VS Code workspaces that sleep when idle and wake in seconds."""
 
-from workspaces.client import Workspaces
+from workspaces.client import Client, Workspaces
 from workspaces.errors import (
     ApiError,
     Asleep,
@@ -15,12 +15,18 @@ from workspaces.errors import (
     DeadLetterNotFound,
     DownloadDamaged,
     ExecNotFound,
+    FileChanged,
+    FileDenied,
+    FileThere,
     Forbidden,
     InboxFull,
     InvalidAnswer,
+    InvalidPath,
     InvalidRequest,
     KeyReused,
     MessageNotFound,
+    NoSuchFile,
+    NotAFile,
     NotConfigured,
     NotFound,
     QuotaExceeded,
@@ -43,6 +49,7 @@ from workspaces.errors import (
     Unauthorized,
     WaitTimedOut,
     WakeLate,
+    WorkspaceFull,
     WorkspacesError,
 )
 from workspaces.events import (
@@ -80,8 +87,9 @@ from workspaces.events import (
     ToolCallEvent,
     ToolResultEvent,
 )
-from workspaces.models import ExecState, MessageState, Status
+from workspaces.models import ExecState, FileEntry, FileType, MessageState, Status
 from workspaces.version import VERSION as __version__
+from workspaces.workspace import Workspace
 
 __all__ = [
     "ApiError",
@@ -93,6 +101,7 @@ __all__ = [
     "BackupNotFound",
     "BudgetEvent",
     "BudgetExceeded",
+    "Client",
     "ConfigError",
     "Conflict",
     "ConnectionFailed",
@@ -113,19 +122,27 @@ __all__ = [
     "FeedRestorePoint",
     "FeedRolledBack",
     "FeedState",
+    "FileChanged",
+    "FileDenied",
+    "FileEntry",
     "FilesLostEvent",
     "FilesRestoredEvent",
+    "FileThere",
+    "FileType",
     "ForkedFromEvent",
     "Forbidden",
     "HeldEvent",
     "IdleWarningEvent",
     "InboxFull",
     "InvalidAnswer",
+    "InvalidPath",
     "InvalidRequest",
     "KeyReused",
     "MessageEvent",
     "MessageNotFound",
     "MessageState",
+    "NoSuchFile",
+    "NotAFile",
     "NotConfigured",
     "NotFound",
     "OutputEvent",
@@ -161,6 +178,8 @@ __all__ = [
     "Unauthorized",
     "WaitTimedOut",
     "WakeLate",
+    "Workspace",
+    "WorkspaceFull",
     "Workspaces",
     "WorkspacesError",
     "__version__",

@@ -1,10 +1,13 @@
-"""Downloads of files whose checksum is their ETag: resumed where they broke off, checked, then moved into place."""
+"""Downloads: files that appear under their names when they are whole; those of files whose checksum is their ETag are
+resumed where they broke off, and checked."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import suppress
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -16,6 +19,25 @@ from workspaces.retries import connection_error
 
 SHA256: Final = 64
 """Hex digits."""
+
+
+@contextmanager
+def appearing(target: Path, mode: int | None = None) -> Iterator[BinaryIO]:
+    """A file to write, which lies beside `target` and gets its name at the end; after an error it is removed. `mode`
+    are its permission bits, by default those of a new file."""
+    part = target.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with part.open("xb") as file:
+            if mode is not None:
+                part.chmod(mode)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            part.unlink()
+        raise
 
 
 class Download:
@@ -30,19 +52,10 @@ class Download:
 
     def save(self, target: Path) -> Path:
         """Write the file. It appears under its name only when it is whole; raises `DownloadDamaged`."""
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with part.open("xb") as file:
-                self._fill(file)
-                file.flush()
-                os.fsync(file.fileno())
+        with appearing(target) as file:
+            self._fill(file)
             if self._digest.hexdigest() != self._etag:
                 raise DownloadDamaged(f"What was downloaded of {target.name} differs from its checksum; try again.")
-            part.replace(target)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                part.unlink()
-            raise
         return target
 
     def _fill(self, file: BinaryIO) -> None:

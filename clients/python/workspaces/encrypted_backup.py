@@ -13,12 +13,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import os
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from workspaces.downloads import appearing
 from workspaces.errors import WorkspacesError
 
 MAGIC: Final = b"\x89WSE1"
@@ -35,17 +34,8 @@ class CannotDecrypt(WorkspacesError):
 def decrypt(stored: Path, target: Path, archive_key: str, name: str = "") -> Path:
     """Write the plain zip of a stored one to `target`, which appears only when it is whole. `name` is the backup's, by
     default the file's. Raises `CannotDecrypt`, and `OSError`."""
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with stored.open("rb") as source, part.open("xb") as out:
-            _decrypt(source, stored.stat().st_size, out, archive_key, name or stored.name)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            part.unlink()
-        raise
+    with stored.open("rb") as source, appearing(target) as out:
+        _decrypt(source, stored.stat().st_size, out, archive_key, name or stored.name)
     return target
 
 

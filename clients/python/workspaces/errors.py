@@ -86,6 +86,12 @@ class InvalidRequest(ApiError):
     """A value is invalid; `errors` names the fields."""
 
 
+class InvalidPath(InvalidRequest):
+    """The path is none of a file in the workspace."""
+
+    code = "invalid_path"
+
+
 class Unauthorized(ApiError):
     """The API key is missing or wrong."""
 
@@ -116,6 +122,10 @@ class MessageNotFound(NotFound):
 
 class ExecNotFound(NotFound):
     """The workspace knows no such command; of those that have ended it keeps the newest."""
+
+
+class NoSuchFile(NotFound):
+    """The workspace has no such file or folder."""
 
 
 class DeadLetterNotFound(NotFound):
@@ -174,8 +184,26 @@ class RestorePointsOff(Conflict):
     """The service makes no restore points: its operator has set no ARCHIVE_KEY."""
 
 
+class NotAFile(Conflict):
+    """A folder or a device is where a file is needed, or a file where a folder is needed."""
+
+
+class FileDenied(Conflict):
+    """The workspace's own user may not do that with the file."""
+
+
+class FileThere(Conflict):
+    """Something is there by the new name; nothing was moved."""
+
+
 class RequestInProgress(Conflict):
     """The first request with this idempotency key has not ended."""
+
+
+class FileChanged(ApiError):
+    """The file is not, or no longer, the one that was meant."""
+
+    code = "file_changed"
 
 
 class TooLarge(ApiError):
@@ -222,6 +250,10 @@ class StorageFull(ServerError):
     """The service has no room; delete what is not needed."""
 
 
+class WorkspaceFull(StorageFull):
+    """The workspace's volume has no room for it; delete what is not needed there."""
+
+
 BY_CODE: Mapping[str, type[ApiError]] = {
     "invalid_request": InvalidRequest,
     "unauthorized": Unauthorized,
@@ -231,6 +263,14 @@ BY_CODE: Mapping[str, type[ApiError]] = {
     "message_not_found": MessageNotFound,
     "exec_not_found": ExecNotFound,
     "dead_letter_not_found": DeadLetterNotFound,
+    "payload_too_large": TooLarge,
+    "file_not_found": NoSuchFile,
+    "not_a_file": NotAFile,
+    "file_denied": FileDenied,
+    "file_exists": FileThere,
+    "file_changed": FileChanged,
+    "invalid_path": InvalidPath,
+    "workspace_full": WorkspaceFull,
     "illegal_state": StateConflict,
     "superseded": StateConflict,
     "asleep": Asleep,
@@ -255,6 +295,7 @@ BY_CODE: Mapping[str, type[ApiError]] = {
     "too_many_waits": TooManyAtOnce,
     "too_many_agent_calls": TooManyAtOnce,
     "too_many_execs": TooManyAtOnce,
+    "too_many_transfers": TooManyAtOnce,
     "inbox_full": InboxFull,
     "user_inbox_full": InboxFull,
     "busy": ServiceUnavailable,
@@ -272,6 +313,7 @@ BY_STATUS: Mapping[int, type[ApiError]] = {
     403: Forbidden,
     404: NotFound,
     409: Conflict,
+    412: FileChanged,
     413: TooLarge,
     422: KeyReused,
     429: RateLimited,

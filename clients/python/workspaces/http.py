@@ -7,10 +7,10 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 
@@ -76,9 +76,11 @@ class Http:
         """The text of an answer, as `json`."""
         return self.whole(method, path, also=also, **options).text
 
-    def whole(self, method: str, path: str, *, also: Collection[int] = (), **options: Any) -> httpx.Response:
-        """An answer that was read to its end, as `json`."""
-        return self._send(self.build(method, path, **options), also, whole=True)
+    def whole(
+        self, method: str, path: str, *, also: Collection[int] = (), once: bool = False, **options: Any
+    ) -> httpx.Response:
+        """An answer that was read to its end, as `json`. `once` is a request whose content can't be sent again."""
+        return self._send(self.build(method, path, **options), also, whole=True, once=once)
 
     @contextmanager
     def stream(self, method: str, path: str, *, also: Collection[int] = (), **options: Any) -> Iterator[httpx.Response]:
@@ -96,14 +98,16 @@ class Http:
         *,
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
+        content: bytes | Iterable[bytes] | None = None,
         accept: str = JSON,
         headers: Mapping[str, str] | None = None,
         wait: float | None = None,
         idempotency_key: str | None = None,
         read_timeout: float | None = None,
     ) -> httpx.Request:
-        """A request. A POST gets an idempotency key, the same for all its repetitions. `wait` is how long the service
-        may wait for the end state (s): None as long as it does by default, 0 not at all."""
+        """A request with a `body` as JSON, or with the bytes of a `content`, which is iterated again for a repetition.
+        A POST gets an idempotency key, the same for all its repetitions. `wait` is how long the service may wait for
+        the end state (s): None as long as it does by default, 0 not at all."""
         own = {"Accept": accept, "X-Request-Id": secrets.token_hex(8)}
         if method == "POST":
             own["Idempotency-Key"] = idempotency_key or secrets.token_hex(16)
@@ -112,16 +116,17 @@ class Http:
         longest = max(self._timeout, (wait or 0.0) + WAIT_MARGIN) if read_timeout is None else read_timeout
         return self._client.build_request(
             method,
-            path,
-            params={name: value for name, value in (query or {}).items() if value is not None},
+            path + encoded(query or {}),
             json=body,
+            content=content,
             headers=own | dict(headers or {}),
             timeout=httpx.Timeout(longest, connect=min(CONNECT_TIMEOUT, longest)),
         )
 
-    def _send(self, request: httpx.Request, also: Collection[int], *, whole: bool) -> httpx.Response:
-        # A DELETE whose answer got lost may have been carried out.
-        repeatable = request.method in ("GET", "POST")
+    def _send(
+        self, request: httpx.Request, also: Collection[int], *, whole: bool, once: bool = False
+    ) -> httpx.Response:
+        repeatable = may_be_carried_out_twice(request)
         began, tried = time.monotonic(), 0
         while True:
             tried += 1
@@ -129,7 +134,7 @@ class Http:
                 return self._send_once(request, also, whole)
             except (ApiError, ConnectionFailed) as error:
                 pause = self.retries.pause(error, repeatable, tried, time.monotonic() - began)
-                if pause is None:
+                if once or pause is None:
                     raise
             self.sleep(pause)
 
@@ -147,6 +152,20 @@ class Http:
         except httpx.TransportError as error:
             raise connection_error(error, self.url) from error
         return response
+
+
+def encoded(query: Mapping[str, Any]) -> str:
+    """The query of a URL, "" for none, without the values that are None. A file's name in it may be no UTF-8."""
+    values = httpx.QueryParams({name: value for name, value in query.items() if value is not None}).multi_items()
+    return f"?{urlencode(values, errors='surrogateescape')}" if values else ""
+
+
+def may_be_carried_out_twice(request: httpx.Request) -> bool:
+    """Whether a request may be repeated whose answer got lost: a DELETE then finds nothing, and a PUT that depends on
+    what was there finds itself."""
+    if request.method == "PUT":
+        return "If-Match" not in request.headers and "If-None-Match" not in request.headers
+    return request.method in ("GET", "POST")
 
 
 def error_of(response: httpx.Response) -> ApiError:

@@ -1,4 +1,4 @@
-"""Bytes that the service keeps and may still grow: those of now, read on where the connection broke."""
+"""Bytes that the service keeps: those of now, read on where the connection broke."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from workspaces.errors import ConnectionFailed, InvalidAnswer
+from workspaces.errors import ConnectionFailed, FileChanged, InvalidAnswer
 from workspaces.http import Http
 from workspaces.retries import connection_error
 
@@ -15,14 +15,21 @@ OCTETS = "application/octet-stream"
 
 
 def read_bytes(http: Http, path: str, query: Mapping[str, Any]) -> Iterator[bytes]:
-    """The bytes at `path` as they come, to the end that they had at first. Progress starts the count of failures anew;
+    """The bytes at `path` as they come, to the end that they had at first. Where the answer has an ETag they are of one
+    version: raises `FileChanged` if that is gone when the connection broke. Progress starts the count of failures anew;
     raises `ConnectionFailed` after too many without any."""
     done, failed = 0, 0
     end: int | None = None
+    etag: str | None = None
     while end is None or done < end:
-        headers = {"Accept-Encoding": "identity"} | ({} if end is None else {"Range": f"bytes={done}-{end - 1}"})
+        headers = {"Accept-Encoding": "identity"}
+        if end is not None:
+            headers |= {"Range": f"bytes={done}-{end - 1}"} | ({"If-Match": etag} if etag else {})
         with http.stream("GET", path, query=query, accept=OCTETS, headers=headers) as response:
             _check(response, 200 if end is None else 206)
+            if end is not None and response.headers.get("ETag") != etag:
+                raise FileChanged("It changed while it was read; read it again.")
+            etag = response.headers.get("ETag")
             end = done + int(response.headers["Content-Length"])
             begin = done
             try:

@@ -1,16 +1,18 @@
 """The answers of the API, named as its OpenAPI document names them; `Session` is its SessionStatus and SessionDetail.
 
 Times are aware datetimes. Words such as a status are plain strings, so that a new one breaks nobody; `Status`,
-`MessageState` and `ExecState` have the present ones.
+`MessageState`, `ExecState` and `FileType` have the present ones.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from workspaces.decoding import Answer, named
 
@@ -49,6 +51,15 @@ class ExecState(StrEnum):
 
     RUNNING = "running"
     EXITED = "exited"
+
+
+class FileType(StrEnum):
+    """What an entry of a folder is."""
+
+    FILE = "file"
+    FOLDER = "folder"
+    LINK = "link"
+    OTHER = "other"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -861,3 +872,35 @@ class ExecList(Answer):
     """The commands of a session, newest first."""
 
     execs: tuple[ExecEntry, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry(Answer):
+    """A file, a folder or something else in a workspace. `path` is relative to the workspace's folder, `size` the bytes
+    of a regular file, `mode` its permission bits in octal, as "644". A link has a `target`; `raw_path` are the bytes of
+    a path that is no UTF-8, as a URL has them. `etag` is a file's, with its quotes, for the `if_match` of a `write`."""
+
+    uuid: str
+    path: str
+    type: str
+    size: int | None
+    mode: str
+    modified_at: datetime
+    target: str | None
+    raw_path: str | None
+    etag: str | None
+
+    @property
+    def exact_path(self) -> str:
+        """The path for the next call, as `os.fsdecode` gives it if it is no UTF-8."""
+        return self.path if self.raw_path is None else os.fsdecode(unquote_to_bytes(self.raw_path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileList(Answer):
+    """A page of what is in a folder."""
+
+    uuid: str
+    path: str
+    entries: tuple[FileEntry, ...]
+    next_cursor: str | None

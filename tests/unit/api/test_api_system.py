@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import re
 import time
 from typing import Any
 
@@ -158,7 +159,7 @@ def test_the_document_is_complete(app: Flask, client: Client) -> None:
         if method != "parameters"
     }
     assert described.keys() == {
-        (rule.rule.replace("<session:", "<").replace("<", "{").replace(">", "}"), method)
+        (re.sub("<(?:[a-z]+:)?([a-z_]+)>", r"{\1}", rule.rule), method)
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD"}
     }

@@ -89,18 +89,25 @@ def test_each_of_them_leaves_an_entry(app: Flask, client: Client, core: Core, ag
         "messages.chat": {"message": PROMPT},
         "activity.keep_up": {"seconds": 60},
         "execs.run": {"command": PROMPT},
+        "files.change": {"make": "folder"},
         "going_back.roll_back": {"restore_point": POINT},
         "going_back.fork": {"restore_point": POINT},
     }
     for endpoint, method, rule in mutating(app):
         uuid, name = new_session(client), add_backup(core).name
         move(core, uuid, Status.ACTIVE, provisioned=True)
-        if endpoint.startswith("execs."):
+        if endpoint.startswith(("execs.", "files.")):
             core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
         put_point(core, uuid)
         letter = DeadLetter(task=task_queue.BACKUP, args=(uuid,))
         core.dead_letters.add(letter)
-        names = {"<session:uuid>": uuid, "<name>": name, "<letter_id>": letter.id, "<exec_id>": "x1"}
+        names = {
+            "<session:uuid>": uuid,
+            "<name>": name,
+            "<letter_id>": letter.id,
+            "<exec_id>": "x1",
+            "<file:path>": "a",
+        }
         path = "/".join(names.get(part, part) for part in rule.split("/"))
         headers = ASYNC | {"X-Request-Id": f"of-{endpoint}"}
         body = bodies.get(endpoint) if method == "POST" else None

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from app.agent.protocol import FILE_PIECE
 from app.api.tenant_limits import EXTENSION, Kind
 from app.core.access.keyring import Principal, read_keyring
 from app.core.limit_errors import LimitReached, ServerLimitReached, TooManyAtOnce
@@ -65,6 +66,10 @@ class Service:
         by: Principal | None = read_keyring(core_of(app).settings).find(key)
         assert by is not None
         self._going_on.enter_context(app.extensions[EXTENSION].hold(kind, by, "ada", uuid))
+
+    def pass_a_file(self, client: Client) -> None:
+        """A long file of ada's passes."""
+        self._going_on.enter_context(client.application.extensions[EXTENSION].hold_transfer("ada"))
 
     def agent(self) -> FakeAgent:
         """An agent of a workspace's."""
@@ -163,6 +168,12 @@ def running_commands(service: Service) -> Any:
     return client.post(f"/session/{uuid}/exec", json={"command": "true"})
 
 
+def long_files(service: Service) -> Any:
+    client = service.client(files_at_once=1)
+    service.pass_a_file(client)
+    return client.put(f"/session/{new_session(client)}/files/a", data=bytes(FILE_PIECE + 1))
+
+
 def rate_of_session(service: Service) -> Any:
     client = service.client(rate_limit_work="1/minute")
     return last(client, "GET", f"/session/{new_session(client)}/exec?wake=false", 2)
@@ -207,6 +218,7 @@ CASES: list[tuple[Reach, int, str, str, str, str]] = [
     (streams_of_user, 429, "too_many_streams", "user ada", "1", "MAX_CONCURRENT_PER_USER"),
     (agent_calls_of_key, 429, "too_many_agent_calls", "key batch", "1", "the key's `max_concurrent` in API_KEYS"),
     (streams_of_server, 503, "too_many_streams", "server", "1", "MAX_STREAMS"),
+    (long_files, 429, "too_many_transfers", "user ada", "1", "FILES_AT_ONCE"),
     (running_commands, 429, "too_many_execs", "session", "1", "EXECS_AT_ONCE"),
     (calls_at_the_gateway, 429, "too_many_calls", "session", "1", "GATEWAY_CALLS_PER_SESSION"),
     (bytes_at_the_gateway, 503, "busy", "server", "10", "BODY_BUDGET_BYTES"),

@@ -188,6 +188,27 @@ def with_output(exec_id: str = "e1", stdout: str = "out\n", **fields: Any) -> di
     return {**command(exec_id, **fields), "stdout": stdout, "stderr": "", "truncated": False}
 
 
+def entry(path: str = "a.py", **fields: Any) -> dict[str, Any]:
+    """A file as a list has it."""
+    shown = {"path": path, "raw_path": None, "type": "file", "size": 12, "mode": "644", "modified_at": TIME}
+    return {"uuid": UUID, **shown, "target": None, "etag": '"v1"', **fields}
+
+
+def listed(*entries: dict[str, Any], next_cursor: str | None = None) -> httpx.Response:
+    """A page of files."""
+    return answer({"uuid": UUID, "path": ".", "entries": entries, "next_cursor": next_cursor})
+
+
+def wrote(path: str = "a.py", etag: str = '"v2"', status: int = 201) -> httpx.Response:
+    """The answer to a file that was written."""
+    return answer(entry(path, etag=etag), status, ETag=etag)
+
+
+def content_of(content: bytes, etag: str = '"v1"') -> httpx.Response:
+    """The answer to a file that is read."""
+    return httpx.Response(200, stream=Body(content), headers={"Content-Length": str(len(content)), "ETag": etag})
+
+
 RUNNING: dict[str, Any] = {"state": "running", "exit_code": None, "ended_at": None}
 """The fields of a command that runs."""
 

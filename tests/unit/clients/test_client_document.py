@@ -39,14 +39,17 @@ JSON, OPENMETRICS = "application/json", "application/openmetrics-text"
 """A second type of the same text."""
 
 PYTHON_NAMES = {"from": "first", "to": "last", "Prefer": "wait", "Idempotency-Key": "idempotency_key"}
-PYTHON_NAMES |= {"Last-Event-ID": "after"}
+PYTHON_NAMES |= {"Last-Event-ID": "after", "If-Match": "if_match", "If-None-Match": "new"}
 BY_ITSELF = {"X-Request-Id"}
 """Headers that the client sends without being asked."""
 
 OWN = {"downloadBackup": {"to"}}
 """Parameters that are the client's alone, by operation: where a download goes."""
 
-IGNORED = {STREAM: {"Prefer"}, OCTETS: {"Prefer", "Last-Event-ID"}, JSON: {"Last-Event-ID"}}
+CONDITIONS = ("If-Match", "If-None-Match")
+"""A read needs none, but to go on where it broke."""
+
+IGNORED = {STREAM: {"Prefer"}, OCTETS: {"Prefer", "Last-Event-ID", *CONDITIONS}, JSON: {"Last-Event-ID"}}
 """Parameters that the API ignores in calls for this type of answer."""
 
 FOR_BYTES = {"stream"}
@@ -127,13 +130,14 @@ def test_methods_take_the_parameters_of_their_operation_and_require_the_required
         operation, taken = operations[name], inspect.signature(method).parameters
         parameters = [resolved(document, each) for each in operation["parameters"]]
         content = operation.get("requestBody", {}).get("content", {})
-        body = resolved(document, content["application/json"]["schema"]) if content else {}
+        body = resolved(document, content[JSON]["schema"]) if JSON in content else {}
         wanted = {each["name"] for each in parameters} - BY_ITSELF | body.get("properties", {}).keys()
         ignored = IGNORED.get(media, set()) | (set() if media == OCTETS else FOR_BYTES)
-        expected = {PYTHON_NAMES.get(each, each) for each in wanted - ignored}
+        bytes_sent = {"content"} if OCTETS in content else set()
+        expected = {PYTHON_NAMES.get(each, each) for each in wanted - ignored} | bytes_sent
         assert taken.keys() - {"self"} - OWN.get(name, set()) == expected, name
         required = {each["name"] for each in parameters if each.get("required")} | {*body.get("required", [])}
-        required |= FOR_BYTES & expected
+        required |= FOR_BYTES & expected | bytes_sent
         given = {each for each, parameter in taken.items() if parameter.default is parameter.empty} - {"self"}
         assert given == required, name
 

@@ -127,6 +127,11 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
+def one_line(text: str) -> str:
+    """The text as `printable`, also without newlines and tabs: a file's name may have any."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+
+
 def relay(text: str, to: TextIO) -> None:
     """Pass a program's output on as it is; to a terminal without control characters."""
     to.write(printable(text) if to.isatty() else text)

@@ -31,8 +31,8 @@ def operation(operation_id: str, media: str = JSON) -> Callable[[F], F]:
 
 
 def path(*parts: str) -> str:
-    """The path of these parts, each quoted: a name never leads elsewhere."""
-    return "".join(f"/{quote(part, safe='')}" for part in parts)
+    """The path of these parts, each quoted: a name never leads elsewhere. A file's may be no UTF-8."""
+    return "".join(f"/{quote(part, safe='', errors='surrogateescape')}" for part in parts)
 
 
 def given(**values: Any) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from app.core.execs.model import RUNNING, Piece, exec_of
-from app.core.execs.service import RETRY, Execs, Reach
+from app.core.execs.service import Execs
+from app.core.reach import RETRY, Reach, Workspaces
 from app.core.sessions.model import Status
 from tests.fake_agent import EXEC
 
@@ -25,11 +26,11 @@ class Hasty:
     def __init__(self) -> None:
         self.asked = 0
 
-    def show(self, *_: Any) -> Any:
+    def show(self, *_: Any, **__: Any) -> Any:
         self.asked += 1
         return FOREVER
 
-    def piece(self, *_: Any) -> Piece:
+    def piece(self, *_: Any, **__: Any) -> Piece:
         self.asked += 1
         return Piece(FOREVER, {"stdout": "", "stderr": ""}, {"stdout": 0, "stderr": 0}, True)
 
@@ -49,8 +50,9 @@ def service(client: Hasty, clock: Any) -> Execs:
     up = SimpleNamespace(status=Status.ACTIVE)
     sessions, inbox = SimpleNamespace(get=lambda _: up), SimpleNamespace(agent=lambda _: object())
     activity = SimpleNamespace(note=lambda *_: None)
+    workspaces: Any = Workspaces
     made: Any = Execs
-    found: Execs = made(sessions, inbox, client, activity, clock.now, clock.pause)
+    found: Execs = made(workspaces(sessions, inbox, activity, "exec", clock.now, clock.pause), client, clock.now)
     return found
 
 

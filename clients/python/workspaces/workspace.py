@@ -1,0 +1,53 @@
+"""One session's workspace: the calls that are made most, without its uuid in each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workspaces.models import Action, Deleted, Exec, FileEntry, FileList
+from workspaces.pages import Pages
+from workspaces.resources.execs import Command, Execs
+from workspaces.resources.files import Content, Files
+from workspaces.resources.sessions import Sessions
+
+
+class Workspace:
+    """The workspace of the session `uuid`, which a call on commands and files wakes. `options` are those of the call
+    of the client that is named."""
+
+    def __init__(self, uuid: str, sessions: Sessions, execs: Execs, files: Files) -> None:
+        self.uuid = uuid
+        self._sessions = sessions
+        self._execs = execs
+        self._files = files
+
+    def run(self, command: Command, **options: Any) -> Exec:
+        """Run a command, as `execs.run`."""
+        return self._execs.run(self.uuid, command, **options)
+
+    def write(self, path: str, content: Content, **options: Any) -> FileEntry:
+        """Write a file, as `files.write`."""
+        return self._files.write(self.uuid, path, content, **options)
+
+    def read(self, path: str, **options: Any) -> bytes:
+        """The bytes of a file, as `files.read`."""
+        return self._files.read(self.uuid, path, **options)
+
+    def list_files(self, path: str = ".", **options: Any) -> Pages[FileList, FileEntry]:
+        """What is in a folder, as `files.list`."""
+        return self._files.list(self.uuid, path, **options)
+
+    def sleep(self, **options: Any) -> Action:
+        """Put the session to sleep, as `sessions.sleep`."""
+        return self._sessions.sleep(self.uuid, **options)
+
+    def wake(self, **options: Any) -> Action:
+        """Wake the session, as `sessions.wake`."""
+        return self._sessions.wake(self.uuid, **options)
+
+    def delete(self, **options: Any) -> Deleted:
+        """Delete the session, as `sessions.delete`."""
+        return self._sessions.delete(self.uuid, **options)
+
+    def __repr__(self) -> str:
+        return f"Workspace({self.uuid!r})"

@@ -1,0 +1,75 @@
+"""The bound workspace: the shortest program, and that each call is the client's with its uuid."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.clients.api import (
+    KEY,
+    URL,
+    UUID,
+    Api,
+    action,
+    answer,
+    content_of,
+    created,
+    entry,
+    listed,
+    with_output,
+    wrote,
+)
+from workspaces import Client, ConfigError, Workspaces
+
+
+def asked(api: Api) -> list[str]:
+    return [f"{each.method} {each.url.raw_path.decode()}" for each in api.requests]
+
+
+def test_the_shortest_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_URL", URL)
+    monkeypatch.setenv("API_KEY", KEY)
+    api = Api(created(), wrote("hello.py"), answer(with_output(stdout="hi\n")))
+    ws = Client(transport=api).create(user_id="ada", size="small")
+    ws.write("hello.py", "print('hi')")
+    assert ws.run("python3 hello.py").stdout == "hi\n"
+    assert asked(api) == [
+        "POST /session/create",
+        f"PUT /session/{UUID}/files/hello.py",
+        f"POST /session/{UUID}/exec",
+    ]
+    assert json.loads(api.requests[0].content) == {"user_id": "ada", "size": "small"}
+    assert api.requests[1].content == b"print('hi')"
+    assert {each.headers["X-API-Key"] for each in api.requests} == {KEY}
+
+
+def test_each_call_is_the_clients() -> None:
+    deleted = {"uuid": UUID, "status": "terminated", "message": "", "backup": None, "risk": None}
+    api = Api(content_of(b"x"), listed(entry()), action("sleep"), action("wake"), answer(deleted))
+    ws = api.client().workspace(UUID)
+    assert (ws.uuid, repr(ws)) == (UUID, f"Workspace({UUID!r})")
+    assert ws.read("a.py", wake=False) == b"x"
+    assert [each.path for each in ws.list_files(depth=2)] == ["a.py"]
+    assert ws.sleep(wait=5).action == "sleep"
+    assert ws.wake().action == "wake"
+    assert ws.delete(backup="false").status == "terminated"
+    assert asked(api) == [
+        f"GET /session/{UUID}/files/a.py?wake=false",
+        f"GET /session/{UUID}/files?path=.&depth=2",
+        f"POST /session/{UUID}/sleep",
+        f"POST /session/{UUID}/wake",
+        f"DELETE /session/{UUID}?backup=false",
+    ]
+    assert api.requests[2].headers["Prefer"] == "wait=5"
+
+
+@pytest.mark.parametrize("given", [{"api_url": "http://other"}, {"api_key": KEY}])
+def test_a_key_is_not_sent_to_a_service_that_it_was_not_meant_for(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("API_URL", URL)
+    monkeypatch.setenv("API_KEY", KEY)
+    with pytest.raises(ConfigError):
+        Workspaces(**given)
