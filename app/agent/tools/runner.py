@@ -39,7 +39,9 @@ from app.volume.landlock import hide
 
 PR_SET_CHILD_SUBREAPER = 36
 
-TICK = 0.05
+TICK, LONGEST_TICK = 0.05, 0.5
+"""Seconds between two looks at how many processes there are: twice as long after each that finds as many as before."""
+
 PIPE_READS = 16
 """More than a pipe holds; a process that could not be killed may go on writing."""
 
@@ -96,8 +98,8 @@ def text_of(data: bytes) -> str:
     return "".join(c if c >= " " or c in "\n\t" else "" if c == "\r" else f"\\x{ord(c):02x}" for c in text)
 
 
-def descendants() -> list[int]:
-    """Every process below this one, from /proc."""
+def descendants(root: int | None = None) -> list[int]:
+    """Every process below `root`, by default this one, from /proc."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -106,7 +108,7 @@ def descendants() -> list[int]:
                 fields = file.read().rpartition(b")")[2].split()
                 if fields[0] not in (b"Z", b"X"):
                     children.setdefault(int(fields[1]), []).append(int(name))
-    found = list(children.get(os.getpid(), ()))
+    found = list(children.get(root or os.getpid(), ()))
     for pid in found:
         found.extend(children.get(pid, ()))
     return found
@@ -185,16 +187,15 @@ def watch(command: int, output: int, ended: int, kept: Output, order: dict) -> t
     poll = select.poll()
     for each in (0, output, ended):
         poll.register(each, select.POLLIN)
-    checked = 0.0
+    checked, tick, before = 0.0, TICK, 0
     while True:
-        for fd, _ in poll.poll(TICK * 1000):
+        left = deadline - time.monotonic()
+        for fd, _ in poll.poll(1000 * max(0.0, min(tick, left))):
             if fd == 0:
                 wanted = os.read(0, 4096)
                 if not wanted:
                     return -1, "stopped"
-                for number in wanted.split():
-                    with contextlib.suppress(ProcessLookupError, PermissionError):
-                        os.killpg(command, int(number))
+                pass_on(wanted, command)
                 continue
             data = os.read(fd, 1 << 20)
             if not data:
@@ -207,11 +208,13 @@ def watch(command: int, output: int, ended: int, kept: Output, order: dict) -> t
         now = time.monotonic()
         if now > deadline:
             return -1, "late"
-        if now - checked > TICK:
-            checked = now
+        if now - checked > tick:
             # Counting all processes is much cheaper than reading each.
-            if len(os.listdir("/proc")) > order["processes"] and len(descendants()) > order["processes"]:
+            count = len(os.listdir("/proc"))
+            if count > order["processes"] and len(descendants()) > order["processes"]:
                 return -1, "processes"
+            tick = min(LONGEST_TICK, 2 * tick) if count == before else TICK
+            checked, before = now, count
 
 
 def drain(output: int, kept: Output) -> None:
@@ -222,16 +225,23 @@ def drain(output: int, kept: Output) -> None:
             kept.add(os.read(output, 1 << 20))
 
 
-def read_order() -> dict | None:
-    """The order, None if there comes none."""
-    line = bytearray()
-    while not line.endswith(b"\n"):
+def pass_on(signals: bytes, command: int) -> None:
+    """Send the command's process group the signals whose numbers these lines are."""
+    for number in signals.split():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(command, int(number))
+
+
+def read_order() -> tuple[dict, bytes] | None:
+    """The order, and the signals that came right behind it; None if there comes none."""
+    received = bytearray()
+    while b"\n" not in received:
         data = os.read(0, 65536)
         if not data:
             return None
-        line += data
-    order: dict = json.loads(line)
-    return order
+        received += data
+    line, _, signals = bytes(received).partition(b"\n")
+    return json.loads(line), signals
 
 
 def ends_of_children() -> int:
@@ -254,9 +264,10 @@ def main() -> None:
     """Carry out the order and answer."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     ended = ends_of_children()
-    order = read_order()
-    if order is None:
+    received = read_order()
+    if received is None:
         return
+    order, signals = received
     opened = bool(order["hidden"]) and not hide(order["hidden"])
     kept = Output(order["head"], order["tail"])
     read_end, write_end = os.pipe()
@@ -272,6 +283,8 @@ def main() -> None:
         command = 0
     for each in streams:
         os.close(each)
+    if command:
+        pass_on(signals, command)
     code, why = watch(command, read_end, ended, kept, order) if command else (-1, "")
     left, survivors = end_all()
     drain(read_end, kept)
