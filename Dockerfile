@@ -79,6 +79,7 @@ COPY app/process app/process
 COPY app/core app/core
 COPY app/volume app/volume
 COPY app/editor/__init__.py app/editor/code_server.py app/editor/code_server.json app/editor/
+COPY app/agent/__init__.py app/agent/protocol.py app/agent/
 COPY workers/__init__.py workers/rmtree.py workers/
 COPY workers/job workers/job
 COPY workers/archive workers/archive

@@ -37,6 +37,7 @@ from app.api import (
     processes,
     recovery,
     restore_points,
+    services,
     session_metrics,
     sessions,
     system,
@@ -110,7 +111,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or Settings.from_env()
     check_keys(settings, backups=settings.runtime == "local")
     app, core, keyring = _begin("app", settings)
-    app.url_map.converters |= {"session": SessionName, "file": files.FilePath}
+    app.url_map.converters |= {"session": SessionName, "file": files.FilePath, "service": services.ServiceName}
     app.extensions[SLOTS] = stream_slots(settings.max_streams)
     app.extensions[INSTRUMENTS] = instruments = WebInstruments()
     shown = {tenant_limits.Kind.STREAM: instruments.streams, tenant_limits.Kind.WAIT: instruments.waits}
@@ -139,6 +140,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         activity,
         messages,
         execs,
+        services,
         files,
         past_events,
         backups,

@@ -153,7 +153,11 @@ class Conversation:
 
     def workspace(self) -> Workspace:
         """Its calls, by the Python client."""
-        return Workspaces(self._host.url, self._host.key).workspace(self.uuid)
+        return self.client().workspace(self.uuid)
+
+    def client(self) -> Workspaces:
+        """The Python client."""
+        return Workspaces(self._host.url, self._host.key)
 
     def link(self) -> str:
         """The URL of a link that opens its editor once."""

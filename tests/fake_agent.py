@@ -2,9 +2,9 @@
 
 A test ends turns by hand (`answers`), and makes it misbehave: `statuses` are sent for the next prompts instead of
 taking them, `die_after_taking` takes a prompt and breaks the connection before it has said so. `saved` is whether it
-can store its conversation. The editor beside it confirms orders by `disconnect_secret`. `raw_response` is sent instead
-of any response, headers and all, and `endless` after it until the connection is cut off; `sent` is how many bytes of
-that were written.
+can store its conversation. `services` are those that it has, and `logs` what these wrote. The editor beside it confirms
+orders by `disconnect_secret`. `raw_response` is sent instead of any response, headers and all, and `endless` after it
+until the connection is cut off; `sent` is how many bytes of that were written.
 """
 
 from __future__ import annotations
@@ -74,6 +74,25 @@ FILE: Mapping[str, Any] = {
 """A file that was written."""
 
 
+SERVICE: Mapping[str, Any] = {
+    "name": "web",
+    "command": "true",
+    "cwd": ".",
+    "port": 3000,
+    "restart": "on_failure",
+    "autostart": False,
+    "state": "running",
+    "exit_code": None,
+    "signal": None,
+    "reason": None,
+    "starts": 1,
+    "started_at": 1.0,
+    "ended_at": None,
+    "log_bytes": 0,
+}
+"""A service that is up."""
+
+
 class FakeAgent:
     """What one agent was asked and has. `accepted` are the ids of prompts in the order it took them, each once."""
 
@@ -101,6 +120,8 @@ class FakeAgent:
         self.restored: dict[str, Any] = {}
         self.undone: set[str] = set()
         self.running = False
+        self.services: dict[str, dict[str, Any]] = {}
+        self.logs: dict[str, bytes] = {}
         self.disconnect_secret = ""
         self.requests: list[tuple[str, str, dict[str, Any]]] = []
         self.tokens: list[str] = []
@@ -116,6 +137,32 @@ class FakeAgent:
         self.texts[message_id] = text
         self.accepted.append(message_id)
         return 202, {"id": message_id, "status": "accepted"}
+
+    def start(self, wanted: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """What `POST /services` does."""
+        new = wanted["name"] not in self.services
+        told = {name: value for name, value in wanted.items() if name in SERVICE}
+        self.services[wanted["name"]] = {**SERVICE, **told}
+        return 200, {**self.services[wanted["name"]], "new": new}
+
+    def about(self, method: str, path: str, query: Mapping[str, list[str]]) -> tuple[int, dict[str, Any]]:
+        """What the calls on the services do, but for that which starts one."""
+        _, _, name, call = (*path.split("/"), "", "")[:4]
+        if not name:
+            return 200, {"services": list(self.services.values())}
+        if name not in self.services:
+            return 404, {"error": "service_not_found"}
+        if method == "DELETE":
+            del self.services[name]
+            return 200, {}
+        if call != "log":
+            return 200, self.services[name]
+        log = self.logs.get(name, b"")
+        start = int(query["offset"][0]) if "offset" in query else 0
+        start = max(0, len(log) - int(query["tail"][0])) if "tail" in query else start
+        piece = log[start : start + 65_536]
+        said = {"text": piece.decode(errors="replace"), "next": start + len(piece), "size": len(log)}
+        return 200, {"service": self.services[name], **said}
 
     def restore(self, message_id: str) -> int:
         """The status of a request to restore a checkpoint: there is one if it is known what that restores, once no turn
@@ -147,7 +194,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         self._note({})
-        self._say(200, {})
+        if not self._about_services():
+            self._say(200, {})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
@@ -167,6 +215,10 @@ class Handler(BaseHTTPRequestHandler):
             self._say(200, {"fingerprint": self.agent.fingerprint})
         elif self.path.startswith("/files/"):
             self._say(200, dict(FILE))
+        elif self.path == "/services":
+            self._say(*self.agent.start(body))
+        elif self._about_services():
+            return
         elif self.path.startswith("/execs"):
             self._say(200, {**EXEC, "id": body.get("id", EXEC["id"])})
         elif self.path.startswith("/checkpoints/"):
@@ -185,6 +237,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._note({})
+        if self._about_services():
+            return
         if self.path.startswith("/execs"):
             self._say(200, dict(EXEC) if self.path.startswith("/execs/") else {"execs": [dict(EXEC)]})
             return
@@ -199,6 +253,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: the tests look at `requests`."""
+
+    def _about_services(self) -> bool:
+        """Answer a call on services; whether it is one."""
+        url = urlsplit(self.path)
+        if not url.path.startswith("/services"):
+            return False
+        self._say(*self.agent.about(self.command, url.path, parse_qs(url.query)))
+        return True
 
     def _note(self, body: dict[str, Any]) -> None:
         self.agent.requests.append((self.command, urlsplit(self.path).path, body))

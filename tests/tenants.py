@@ -20,6 +20,7 @@ from tests.service import Service
 from tests.waiting import wait_for
 
 FILE = "notes.txt"
+SERVICE = "web"
 """Of the victim's: its name is told to who asks for it."""
 
 MARK = "of-bob-5d1c07"
@@ -58,6 +59,7 @@ BY_ITSELF = (
     "signal_turn",
     *(SIGNAL_PREFIX + name for name, kind in SIGNALS.items() if kind.by_agent),
     "disk_used_mib",
+    "services",
 )
 """Fields of a record that its own workspace's reports change."""
 
@@ -197,7 +199,7 @@ class Attacker(Tenant):
 
 
 class Victim(Tenant):
-    """One with a conversation, files, a command that ran, and a backup."""
+    """One with a conversation, files, a command that ran, a service, and a backup."""
 
     def __init__(self, service: Service) -> None:
         super().__init__(service, BOB, labels={"project": MARK})
@@ -207,6 +209,7 @@ class Victim(Tenant):
         assert service.prompt(self.uuid, f"remember {MARK}", self.message)["status"] == "processed"
         ran = service.done("POST", f"/session/{self.uuid}/exec", {"command": f"echo {MARK}"})
         self.exec_id = str(ran["exec_id"])
+        service.done("POST", f"/session/{self.uuid}/services", {"name": SERVICE, "command": f"echo {MARK}; sleep 1000"})
         service.done("POST", f"/session/{self.uuid}/backup")
         made = wait_for(lambda: service.done("GET", f"/session/{self.uuid}/backups")["backups"], "the backup")
         self.backup = str(made[0]["name"])
@@ -224,7 +227,8 @@ class Victim(Tenant):
     def state(self) -> dict[str, Any]:
         """All there is of it, by name: in Redis, on the disk, and what its user is shown."""
         files = self.service.files(self.uuid)
-        folders = [files, files.parent / ".execs", *(self.service.data_dir / "archive").glob(self.uuid)]
+        folders = [files, files.parent / ".execs", files.parent / ".services"]
+        folders += (self.service.data_dir / "archive").glob(self.uuid)
         paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
         paths += (self.service.data_dir / "backups").glob(f"{self.uuid}/app-*")
         return {

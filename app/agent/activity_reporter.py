@@ -59,8 +59,9 @@ class Signal(NamedTuple):
 
 
 class ActivityReporter:
-    """Reports new signals of a home folder to the manager, those that the agent sees itself, and what the workspace
-    uses: `take_resources` answers what is not reported yet, None for nothing."""
+    """Reports new signals of a home folder to the manager, those that the agent sees itself, what the workspace uses,
+    and what its services do: `take_resources` answers what is not reported yet, None for nothing, `services` what is to
+    be shown of them, None while they are not known."""
 
     def __init__(
         self,
@@ -68,12 +69,15 @@ class ActivityReporter:
         gateway: Gateway,
         take_resources: Callable[[], Mapping[str, float] | None],
         own_signals: Callable[[float], Mapping[str, Signal]] = lambda now: {},
+        services: Callable[[], list[dict[str, Any]] | None] = lambda: None,
     ) -> None:
         self._home = home
         self._own_signals = own_signals
         self._gateway = gateway
         self._take_resources = take_resources
+        self._services = services
         self._reported: dict[str, Signal] = {}
+        self._reported_services: list[dict[str, Any]] | None = None
 
     def run(self, stopping: threading.Event) -> None:
         """Report until `stopping`: at most every `REPORT_INTERVAL` seconds, and only what is new."""
@@ -87,17 +91,23 @@ class ActivityReporter:
         is not: the next minute has its own."""
         seen = {**read_signals(self._home), **self._own_signals(now)}
         new = {name: signal for name, signal in seen.items() if self._reported.get(name) != signal}
-        resources = self._take_resources()
-        if not new and resources is None:
+        resources, services = self._take_resources(), self._services()
+        # That there are none is told with what else there is.
+        changed = services != self._reported_services and bool(services or self._reported_services)
+        if not new and resources is None and not changed:
             return False
         body: dict[str, Any] = {"signals": {name: _document(signal, now) for name, signal in new.items()}}
         if resources is not None:
             body["resources"] = resources
+        if services is not None and services != self._reported_services:
+            body["services"] = services
         try:
             answer = self._gateway.call("POST", "/agent/v1/activity", body)
         except GatewayDown:
             return True
         document = answer.document()
+        if answer.ok:
+            self._reported_services = services
         if answer.ok and document is not None and not document.get("again"):
             self._reported |= new
         return True

@@ -3,6 +3,8 @@
 A step of a turn appends a line to the journal, at the same cost however long the conversation is. At the end of a
 turn the documents are rewritten and the journal is cleared. A crash in between leaves lines that the documents already
 contain; replaying them changes nothing.
+
+What the workspace's user may have written is read here too: it may be anything.
 """
 
 from __future__ import annotations
@@ -10,8 +12,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Any
+
+DOCUMENT_BYTES = 1_048_576
+"""Of a document in the user's reach at most; a longer one is not ours."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -38,6 +45,33 @@ def write_document(path: Path, document: Any, *, durable: bool = True) -> None:
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def read_file(path: Path, offset: int, most: int) -> bytes:
+    """Bytes of a file; none where it can't be read. The workspace's user may have put anything in its place."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return b""
+    try:
+        return os.pread(fd, most, offset)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+
+
+def read_document(path: Path, types: Mapping[str, type | UnionType]) -> dict[str, Any] | None:
+    """The JSON object in a file in the user's reach, None if it has not these types."""
+    try:
+        document = json.loads(read_file(path, 0, DOCUMENT_BYTES))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict) or not all(
+        name in document and isinstance(document[name], kind) for name, kind in types.items()
+    ):
+        return None
+    return document
 
 
 class Journal:

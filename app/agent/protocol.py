@@ -1,5 +1,5 @@
 """What an agent and the manager must agree on: the events of a turn, as `POST /agent/v1/events` reports them, why a
-prompt, a command or a change of files fails, and how paths are written."""
+prompt, a command or a change of files fails, what a service does, and how paths are written."""
 
 from __future__ import annotations
 
@@ -91,6 +91,40 @@ class ExecReason(StrEnum):
     """The login shell ended before it, or its folder was gone."""
     LOST = "lost"
     """The agent, or what ran it, was killed: it is not known how far it came."""
+
+
+SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+"""The name of a service, which names a folder of the workspace's volume."""
+
+SERVICES_MOST = 16
+"""Services in a report at most."""
+
+
+class ServiceState(StrEnum):
+    """What a service does."""
+
+    STARTING = "starting"
+    """It runs, and its port does not listen yet; or it has none, and began just now."""
+    RUNNING = "running"
+    """It runs, and its port listens, or it has none."""
+    WAITING = "waiting"
+    """It ended, and is started again after a pause."""
+    STOPPED = "stopped"
+    """It ended by itself without an error, or with its workspace."""
+    FAILED = "failed"
+    """It ended otherwise, and is not started again."""
+
+
+COMING = frozenset({ServiceState.STARTING, ServiceState.WAITING})
+"""States that pass by themselves."""
+
+
+class Restart(StrEnum):
+    """When a service that ended by itself is started again."""
+
+    NEVER = "never"
+    ON_FAILURE = "on_failure"
+    ALWAYS = "always"
 
 
 FILE_PIECE = 2_097_152

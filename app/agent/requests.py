@@ -12,6 +12,9 @@ from flask import Response, current_app, jsonify, request
 RETRY_AFTER = 2
 """Seconds after which to retry a call that came while the agent starts or stops."""
 
+LONGEST_WAIT = 30
+"""Seconds a call on commands or services waits."""
+
 WAITING_CALLERS = 24
 """Server threads that may wait for outcomes; the others stay free for short calls."""
 
@@ -68,6 +71,13 @@ def json_object() -> dict[str, Any]:
     if not isinstance(body, dict):
         raise Problem(400, "bad_request", "The body must be a JSON object.")
     return body
+
+
+def checked_wait(seconds: Any) -> float:
+    """The seconds that a caller wants to wait."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_WAIT:
+        raise Problem(400, "bad_request", f"`wait` must be a number of seconds, at most {LONGEST_WAIT}.")
+    return seconds
 
 
 def natural(name: str, default: int) -> int:

@@ -38,6 +38,7 @@ from app.agent.requests import (
     writing,
 )
 from app.agent.service import Agent
+from app.agent.services.calls import SERVICES, services
 from app.agent.state import IdReused, QueueFull
 from app.agent.text import clean, moment
 from app.agent.traces import HEADER
@@ -79,12 +80,14 @@ def create_app(agent: Agent) -> Flask:
     app = Flask(__name__)
     app.wsgi_app = _below(f"/chat/{agent.settings.uuid}", app.wsgi_app)  # type: ignore[assignment, method-assign]
     app.config["MAX_CONTENT_LENGTH"] = 8 * agent.settings.prompt_max_bytes + 10_000
-    app.extensions |= {AGENT: agent, EXECS: agent.execs, FILES: agent.files, WORKSPACE: agent.workspace}
+    app.extensions |= {AGENT: agent, EXECS: agent.execs, SERVICES: agent.services}
+    app.extensions |= {FILES: agent.files, WORKSPACE: agent.workspace}
     app.extensions[WAITING] = threading.BoundedSemaphore(WAITING_CALLERS)
     app.register_error_handler(Problem, problem_response)
     app.register_blueprint(api)
     app.register_blueprint(execs)
     app.register_blueprint(files)
+    app.register_blueprint(services)
     return app
 
 

@@ -26,6 +26,9 @@ from app.agent.protocol import Event, ExecReason
 from app.agent.reports import Reports
 from app.agent.resources import ResourceMeter
 from app.agent.retry import AnyModel, RetryingModel
+from app.agent.services.services import DOCUMENT, Services
+from app.agent.services.services import FOLDER as SERVICES
+from app.agent.services.tools import tools_of
 from app.agent.settings import AgentSettings
 from app.agent.state import State
 from app.agent.steps import Steps
@@ -44,7 +47,10 @@ log = logging.getLogger(__name__)
 EXEC_SHARE, STEP_SHARE, REPORT_SHARE, CHECKPOINT_SHARE = 0.1, 0.4, 0.1, 0.3
 """Shares of the time from SIGTERM to SIGKILL: for callers' commands, for the turn's current step, whose command is
 killed, for the last reports, and for the checkpoint. The rest is for the disk. A share is used up only if something
-hangs."""
+hangs. Services have all of it to end in."""
+
+EXIT_SECONDS = 1.0
+"""Seconds before SIGKILL in which this process ends, whatever a service does."""
 
 WARM_DELAY = 2.0
 """Seconds until the model's client is imported, or the program started, unless a prompt needs it sooner: a waking
@@ -63,7 +69,11 @@ class Agent:
         self._keeper = Keeper(self._gateway(), self.state, settings.checkpoint_interval)
         self._resources = ResourceMeter(settings.home, settings.state_folder.parent, settings.cgroup)
         self._activity = ActivityReporter(
-            settings.home, self._gateway(), self._resources.take, lambda now: signals(self.execs, now)
+            settings.home,
+            self._gateway(),
+            self._resources.take,
+            lambda now: signals(self.execs, now),
+            lambda: self.services.report(),
         )
         self._reports = Reports(self._gateway(), self.state.reported, lambda: self.turns.busy)
         self.bus = Bus(self._report)
@@ -78,6 +88,15 @@ class Agent:
             longest=settings.exec_timeout,
             at_once=settings.execs_at_once,
             most=settings.exec_output_bytes,
+            closing=lambda: self.turns.closed,
+        )
+        self.services = Services(
+            self.workspace,
+            settings.state_folder / DOCUMENT,
+            settings.state_folder.parent / SERVICES,
+            self.environment,
+            hidden=self.hidden,
+            most=settings.services_most,
             closing=lambda: self.turns.closed,
         )
         self.files = Files(self.workspace, settings.state_folder.parent / UPLOADS)
@@ -96,7 +115,11 @@ class Agent:
     def _own(self, steps: Steps, model: AnyModel) -> Worker:
         settings, workspace = self.settings, self.workspace
         toolbox = Toolbox(
-            workspace, environment=self.environment, command_timeout=settings.command_timeout, hidden=self.hidden
+            workspace,
+            environment=self.environment,
+            command_timeout=settings.command_timeout,
+            hidden=self.hidden,
+            more=tools_of(self.services),
         )
         return ModelWorker(
             RetryingModel(model, self.state, toolbox.schemas(), settings.context_tokens),
@@ -173,6 +196,7 @@ class Agent:
         if not kill_orphans(self.settings.uuid, and_below=True):
             log.warning("Processes of an earlier agent could not be killed")
         self.execs.open()
+        self.services.open()
         if not self._load():
             return
         for id_, outcome in self.state.unreported().items():
@@ -230,6 +254,7 @@ class Agent:
         began, grace = time.monotonic(), self.settings.stop_grace
         self._stopping.set()
         self.turns.stop()
+        self.services.stop(self.execs.stop_reason)
         self.execs.stop(EXEC_SHARE * grace)
         self._threads[0].join(STEP_SHARE * grace)
         self._worker.close()
@@ -239,4 +264,5 @@ class Agent:
         self.bus.close()
         if self.state.loaded:
             self.state.try_fold()
+        self.services.join(grace - (time.monotonic() - began) - EXIT_SECONDS)
         log.info("Ended after %.1f s", time.monotonic() - began)

@@ -58,6 +58,8 @@ class AgentSettings(NamedTuple):
     """Such commands that run; each holds a thread and a few processes."""
     exec_output_bytes: int = 16_777_216
     """Of each stream of such a command, kept in a file."""
+    services_most: int = 16
+    """Services of a workspace; one that runs holds a thread and a few processes."""
     context_tokens: int = 40_000
     """Estimated tokens above which a conversation is shortened for the model."""
     checkpoint_interval: float = 180.0
@@ -132,6 +134,7 @@ def settings_from(environment: Mapping[str, str]) -> AgentSettings:
         exec_timeout=number("EXEC_TIMEOUT", defaults["exec_timeout"]),
         execs_at_once=int(number("EXECS_AT_ONCE", defaults["execs_at_once"])),
         exec_output_bytes=int(number("EXEC_OUTPUT_BYTES", defaults["exec_output_bytes"])),
+        services_most=int(number("SERVICES_PER_SESSION", defaults["services_most"])),
         context_tokens=int(number("AGENT_CONTEXT_TOKENS", defaults["context_tokens"])),
         checkpoint_interval=number("CHECKPOINT_INTERVAL", defaults["checkpoint_interval"]),
         prompt_max_bytes=int(number("PROMPT_MAX_BYTES", defaults["prompt_max_bytes"])),

@@ -87,7 +87,7 @@ def _act(status: int, reason: str, created: Mapping[str, Any]) -> Act:
     uuid, user_id = g.get("audited_session", (uuid, user_id))
     if backup is not None and request.endpoint != "sessions.create":
         uuid, user_id = backup.uuid, backup.user_id
-    elif match := NAME_PATTERN.fullmatch(str(named.get("name", ""))):
+    elif not uuid and (match := NAME_PATTERN.fullmatch(str(named.get("name", "")))):
         uuid = match["uuid"]
     uuid, user_id = str(created.get("uuid") or uuid), str(created.get("user_id") or user_id)
     return Act(

@@ -23,6 +23,7 @@ from app.api.feed_schemas import (
     RollbackEndSchema,
 )
 from app.api.message_schemas import Arguments, MessageSchema
+from app.api.service_schemas import LogEventSchema, StoppedEventSchema
 from app.core.sessions.model import Status
 from app.core.sessions.unsaved_work import KINDS
 
@@ -182,6 +183,7 @@ STREAMS: Mapping[str, Mapping[str, type[Schema]]] = {
     "SessionEvents": {kind: schema for kind, schema in EVENTS.items() if kind != "held"},
     "ChatEvents": {kind: EVENTS[kind] for kind in ("state", "token", "tool_call", "tool_result", "message", "held")},
     "ExecEvents": {"stdout": OutputEventSchema, "stderr": OutputEventSchema, "exit": ExitEventSchema},
+    "LogEvents": {"log": LogEventSchema, "stopped": StoppedEventSchema},
     "FeedEvents": FEED_SCHEMAS,
 }
 """The events of each stream, by type; `ChatEvents` ends with `held`, or with a `message` that is finished."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from threading import BoundedSemaphore
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from flask import Response, current_app, request
 
@@ -20,12 +21,14 @@ from app.api.security import caller
 from app.api.tenant_limits import Kind, hold
 from app.core.access.tokens import AccessToken
 from app.core.composition import Core
-from app.core.errors import PromptNotFound, SessionNotFound, StateUnavailable
+from app.core.errors import PromptNotFound, SessionError, SessionNotFound, StateUnavailable
 from app.core.limit_errors import ServerStreamsFull
 from app.core.prompts.inbox import FINISHED, Prompt, State
 from app.core.redis.events import QUIET, REVOKED, SessionEvent, is_event_id
 from app.core.sessions.model import Record, Status
 from app.http.problems import Problem
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,8 @@ LIFETIME = 3600.0
 """s a stream lasts at most; the client resumes with Last-Event-ID."""
 
 HELD_BACK = "The session sleeps, so this prompt waits: wake it or send another prompt to continue."
+
+STILL_HERE = ": still here\n\n"
 
 SLOTS = "event_stream_slots"
 
@@ -105,7 +110,7 @@ def follow(
             elif over:
                 return
             elif time.monotonic() - quiet_since >= heartbeat:
-                yield ": still here\n\n"
+                yield STILL_HERE
                 quiet_since = time.monotonic()
                 over = service.sessions.get(record.uuid).status is Status.TERMINATED
     except (StateUnavailable, SessionNotFound) as error:
@@ -145,7 +150,7 @@ def follow_message(
                     if not (down and event.type == "phase"):
                         continue
                 if time.monotonic() - quiet_since >= heartbeat:
-                    yield ": still here\n\n"
+                    yield STILL_HERE
                     quiet_since = time.monotonic()
                     # The last event may be lost: Redis keeps a thousand.
                     check = True
@@ -197,6 +202,21 @@ def message_of(uuid: str, message: Prompt) -> dict[str, Any]:
     """A prompt in a stream."""
     shown: dict[str, Any] = MESSAGE.dump(fields_of(uuid, message))
     return shown
+
+
+def by_parts(parts: Iterator[T], lines_of: Callable[[T], Iterable[str]]) -> Iterator[str]:
+    """The lines of a stream about what grows in a workspace: those of each part; for one without any, that the stream
+    is still there. The first part is read before the answer begins, so that an error is an answer."""
+    first = next(parts)
+
+    def lines() -> Iterator[str]:
+        try:
+            for part in chain([first], parts):
+                yield from list(lines_of(part)) or [STILL_HERE]
+        except SessionError as error:
+            log.info("event stream ended early: %s", error)
+
+    return lines()
 
 
 def sse(event_id: str, kind: str, data: Mapping[str, Any]) -> str:

@@ -21,7 +21,8 @@ from app.api.request_fields import (
     WholeText,
     check_whole,
 )
-from app.core.execs.model import EXITED, RUNNING, SIGNAL_PATTERN, STREAMS
+from app.core.agents.answers import SIGNAL_PATTERN
+from app.core.execs.model import EXITED, RUNNING, STREAMS
 
 EXEC_ID_REGEX = f"^{EXEC_ID.pattern}$"
 VARIABLE_REGEX = "^[A-Za-z_][A-Za-z0-9_]*$"
@@ -43,6 +44,31 @@ class Command(fields.Raw):
         return value
 
 
+def cwd_field() -> fields.String:
+    """Where a command runs."""
+    return fields.String(
+        validate=check_whole,
+        metadata={
+            "pattern": WHOLE_REGEX,
+            "description": "the folder, relative to the workspace's; by default that itself",
+        },
+    )
+
+
+def signal_field() -> Text:
+    return Text("the signal that ended it", null=True, pattern=f"^{SIGNAL_PATTERN.pattern}$")
+
+
+def reason_field() -> Text:
+    return Text(
+        "why it did not end by itself: `timeout`; `killed` by a caller; `sleep` or `stopped` with its workspace; "
+        "`processes`, too many; `not_begun`, the login shell ended before it; `lost`, what ran it was killed, and it "
+        "is not known how far it came",
+        null=True,
+        enum=[*map(str, ExecReason), None],
+    )
+
+
 class NewExecSchema(Strict):
     command = Command(
         required=True,
@@ -54,13 +80,7 @@ class NewExecSchema(Strict):
             "description": "a text for the shell, or a list of a program and its arguments, which no shell reads",
         },
     )
-    cwd = fields.String(
-        validate=check_whole,
-        metadata={
-            "pattern": WHOLE_REGEX,
-            "description": "the folder, relative to the workspace's; by default that itself",
-        },
-    )
+    cwd = cwd_field()
     env = fields.Dict(
         keys=fields.String(validate=WholeText(VARIABLE_REGEX, "A-Z a-z 0-9 _, no digit first")),
         values=fields.String(validate=check_whole, metadata={"pattern": WHOLE_REGEX}),
@@ -111,14 +131,8 @@ class ExecEntrySchema(Schema):
     detached = Truth()
     state = Text(enum=[RUNNING, EXITED])
     exit_code = Whole("null while it runs, and where a signal or the `reason` ended it", null=True)
-    signal = Text("the signal that ended it", null=True, pattern=f"^{SIGNAL_PATTERN.pattern}$")
-    reason = Text(
-        "why it did not end by itself: `timeout`; `killed` by a caller; `sleep` or `stopped` with its workspace; "
-        "`processes`, too many; `not_begun`, the login shell ended before it; `lost`, what ran it was killed, and it "
-        "is not known how far it came",
-        null=True,
-        enum=[*map(str, ExecReason), None],
-    )
+    signal = signal_field()
+    reason = reason_field()
     left = Whole("processes that it left running when it ended, which were ended too")
     started_at = Time(null=True)
     ended_at = Time(null=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ from app.api.answers import BYTES, OCTETS, Answer
 from app.api.blueprint import Blueprint
 from app.api.current import core
 from app.api.event_schemas import STREAM, stream_of
-from app.api.event_streams import HEARTBEAT, LIFETIME, sse, streamed
+from app.api.event_streams import HEARTBEAT, LIFETIME, by_parts, sse, streamed
 from app.api.exec_schemas import (
     EndQuerySchema,
     ExecEntrySchema,
@@ -29,13 +28,10 @@ from app.api.prefer import wanted_wait
 from app.api.reach import ERRORS, ReachQuerySchema, held, reach_of
 from app.api.security import visible_session
 from app.core.composition import Core
-from app.core.errors import SessionError
-from app.core.execs.model import STREAMS, NewExec
+from app.core.execs.model import STREAMS, NewExec, Piece
 from app.core.reach import Reach
 from app.core.sessions.model import Record
 from app.http.problems import Problem
-
-log = logging.getLogger(__name__)
 
 blp = Blueprint("execs", __name__, description="Commands in a workspace: run, follow, list, end.")
 
@@ -116,33 +112,18 @@ def begun_events(service: Core, record: Record, asked: NewExec, reach: Reach) ->
 
 
 def events(service: Core, record: Record, exec_id: str, seen: dict[str, int], reach: Reach) -> Iterator[str]:
-    """The lines of a stream about a command: its output after the bytes `seen`, and last its end. The first piece is
-    read before the answer begins, so that an error is an answer."""
-    pieces = service.execs.follow(record.uuid, exec_id, seen, reach, LIFETIME, HEARTBEAT)
-    first = next(pieces)
+    """The lines of a stream about a command: its output after the bytes `seen`, and last its end."""
+    at = dict(seen)
 
-    def lines() -> Iterator[str]:
-        at = dict(seen)
-        piece = first
-        try:
-            while True:
-                for name in STREAMS:
-                    at[name] = piece.following[name]
-                    if piece.texts[name]:
-                        yield sse(_position(at), name, {"text": piece.texts[name]})
-                if not piece.more:
-                    shown: Mapping[str, Any] = ENTRY.dump(piece.about)
-                    yield sse(_position(at), "exit", shown)
-                    return
-                if not any(piece.texts.values()):
-                    yield ": still here\n\n"
-                piece = next(pieces)
-        except StopIteration:
-            return
-        except SessionError as error:
-            log.info("output stream ended early: %s", error)
+    def lines(piece: Piece) -> Iterator[str]:
+        for name in STREAMS:
+            at[name] = piece.following[name]
+            if piece.texts[name]:
+                yield sse(_position(at), name, {"text": piece.texts[name]})
+        if not piece.more:
+            yield sse(_position(at), "exit", ENTRY.dump(piece.about))
 
-    return lines()
+    return by_parts(service.execs.follow(record.uuid, exec_id, seen, reach, LIFETIME, HEARTBEAT), lines)
 
 
 def _position(seen: Mapping[str, int]) -> str:

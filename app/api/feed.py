@@ -14,7 +14,7 @@ from flask import Response, request
 from app.api.blueprint import Blueprint
 from app.api.current import core
 from app.api.event_schemas import STREAM, stream_of
-from app.api.event_streams import HEARTBEAT, LIFETIME, resume_point, sse, streamed
+from app.api.event_streams import HEARTBEAT, LIFETIME, STILL_HERE, resume_point, sse, streamed
 from app.api.feed_schemas import FeedQuerySchema
 from app.api.request_fields import label_pairs
 from app.api.security import Principal, caller, check_user
@@ -77,7 +77,7 @@ def lines(
                 yield line_of(event)
                 quiet_since = time.monotonic()
             elif time.monotonic() - quiet_since >= heartbeat:
-                yield ": still here\n\n"
+                yield STILL_HERE
                 quiet_since = time.monotonic()
     except StateUnavailable as error:
         log.info("a stream of the feed ended early: %s", error)

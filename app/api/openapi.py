@@ -16,6 +16,7 @@ from app.api.event_schemas import STREAMS, schema_name, stream_schema
 from app.api.exec_schemas import EXEC_ID_REGEX, VARIABLE_REGEX
 from app.api.problem_schemas import ProblemSchema
 from app.api.request_fields import BACKUP_REGEX, LABEL_REGEX, MESSAGE_ID_REGEX, UUID_REGEX
+from app.api.service_schemas import SERVICE_NAME_REGEX
 from app.http.problems import PROBLEM_TYPE
 
 VERSION = "0.2.0"
@@ -41,13 +42,16 @@ WAITING = frozenset(
         "endExec",
         "exec",
         "getExec",
+        "getService",
         "makeRestorePoint",
+        "restartService",
         "restoreBackup",
         "rollBackSession",
         "forkSession",
         "scaleDownSession",
         "scaleUpSession",
         "sleepSession",
+        "startService",
         "wakeSession",
     }
 )
@@ -60,7 +64,7 @@ CONDITIONS: Mapping[str, tuple[str, ...]] = {
 }
 """The operations that heed conditions, and which."""
 
-RESUMED = frozenset({"getExec"})
+RESUMED = frozenset({"getExec", "getServiceLog"})
 """The operations that heed `Last-Event-ID` besides those of `EVENTS_PATHS`, which take nothing else."""
 
 PATH_PARAMETERS: dict[str, dict[str, Any]] = {
@@ -72,6 +76,10 @@ PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "letter_id": {"type": "string", "pattern": ID_REGEX, "examples": ["7f3a9c0de1b2a4f5"]},
     "asset": {"type": "string", "pattern": "^[a-z0-9.-]{1,40}$", "examples": ["swagger-ui.css"]},
 }
+
+SERVICE_PATHS = "/session/{uuid}/services/{name}"
+SERVICE_NAME: dict[str, Any] = {"type": "string", "pattern": SERVICE_NAME_REGEX, "examples": ["web"]}
+"""The `name` in these paths."""
 
 PARAMETERS: dict[str, dict[str, Any]] = {
     "RequestId": {
@@ -207,8 +215,9 @@ def _begin_spec(api: Api, begin: Callable[..., None]) -> None:
 def _document(api: Api) -> dict[str, Any]:
     document: dict[str, Any] = api.spec.to_dict()
     for path, item in document["paths"].items():
+        known = PATH_PARAMETERS | ({"name": SERVICE_NAME} if path.startswith(SERVICE_PATHS) else {})
         for parameter in item.get("parameters", ()):
-            parameter["schema"] = PATH_PARAMETERS[parameter["name"]]
+            parameter["schema"] = known[parameter["name"]]
         for method in METHODS:
             if method in item:
                 _complete(item[method], method, path)

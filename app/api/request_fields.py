@@ -69,6 +69,15 @@ class Seconds(fields.Float):
         return number
 
 
+class WholeNumber(fields.Integer):
+    """A JSON number without a fraction, as 2 or 2.0; a string of digits is refused."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | float) or value % 1:
+            raise self.make_error("invalid", input=value)
+        return int(value)
+
+
 class QueryInteger(fields.Integer):
     """An integer in a query string: ASCII digits only."""
 

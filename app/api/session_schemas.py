@@ -8,6 +8,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, missing, validate
 
+from app.agent.protocol import ServiceState
 from app.api.answers import Items, Number, Object, Part, Text, Time, Truth, Whole, now_field, status_field, uuid_field
 from app.api.current import core
 from app.api.request_fields import (
@@ -28,6 +29,7 @@ from app.api.request_fields import (
     seconds,
     user_id_field,
 )
+from app.api.service_schemas import SERVICE_NAME_REGEX
 from app.core.sessions.model import SIZES, Record, Status, Tier
 
 
@@ -164,6 +166,14 @@ class RestoringSchema(Schema):
     of = Text(format="date-time")
 
 
+class ReportedServiceSchema(Schema):
+    """A service of the workspace."""
+
+    name = Text(pattern=SERVICE_NAME_REGEX, examples=["web"])
+    port = Whole("null for one that listens nowhere", null=True)
+    state = Text(enum=list(map(str, ServiceState)))
+
+
 class SessionSchema(Schema):
     """What a session's own answer and its row in a list say alike."""
 
@@ -180,6 +190,7 @@ class SessionSchema(Schema):
     reason = Text("why the session failed, or what its start waits for", null=True)
     reason_code = Text("a code of the reason, if it has one", null=True, examples=["no_capacity", "editor_ended"])
     labels = Object(values=fields.String())
+    services = Items(ReportedServiceSchema, "as the workspace last reported them, seconds ago", of="present_services")
 
 
 class SessionDetailSchema(SessionSchema):

@@ -49,6 +49,8 @@ from app.core.redis.task_queue import SHORT_TASK_LIMIT, TaskQueue, visibility_ti
 from app.core.restore_points.index import RestorePoints
 from app.core.restore_points.recovery import Recoveries
 from app.core.service import SessionService
+from app.core.services.client import ServiceClient
+from app.core.services.service import Services
 from app.core.sessions.attempts import Attempts
 from app.core.sessions.idle_policy import Policy
 from app.core.sessions.listing import SessionList
@@ -152,10 +154,10 @@ class Core:
             clock=clock,
         )
         reached = partial(Workspaces, self.sessions, self.inbox, self.activity, clock=clock, pause=pause)
-        self.execs = Execs(
-            reached("exec"),
-            ExecClient(self.credentials, AGENT_TIMEOUT, self.budget, settings.execs_at_once),
-            clock,
+        run = reached("exec")
+        self.execs = Execs(run, ExecClient(self.credentials, AGENT_TIMEOUT, self.budget, settings.execs_at_once))
+        self.services = Services(
+            run, ServiceClient(self.credentials, AGENT_TIMEOUT, self.budget, settings.services_per_session)
         )
         self.files = Files(reached("files"), FileClient(self.credentials, AGENT_TIMEOUT, self.budget))
         self.going_back = GoingBack(

@@ -81,6 +81,15 @@ class ExecIdReused(SessionError):
         super().__init__(f"The id {exec_id} was used for another command before; choose a new one.")
 
 
+class ServiceNotFound(SessionError):
+    """The workspace has no service of this name."""
+
+    code = "service_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"This workspace has no service {name[:32]}.")
+
+
 class FileRefused(SessionError):
     """A workspace refused a call on its files; `code` says why (`FileFault` of app/agent/protocol.py), and what the
     agent said stands in the text."""

@@ -115,6 +115,16 @@ class TooManyExecs(LimitReached):
     retry_after = 5
 
 
+class TooManyServices(LimitReached):
+    """A workspace has as many services as it may."""
+
+    code = "too_many_services"
+    what = "services"
+    settings = MappingProxyType({Owner.SESSION: "SERVICES_PER_SESSION"})
+    way_out = "Delete one first."
+    retry_after = None
+
+
 class TooManyTransfers(LimitReached):
     """Too many long files of a user are under way in this process."""
 

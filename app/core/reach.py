@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from app.core.agents.agent import Agent
 from app.core.errors import AgentUnavailable, Asleep, IllegalState, WakeLate
@@ -15,6 +16,24 @@ from app.core.sessions.model import UP, Status
 from app.core.sessions.signals import Activity
 
 T = TypeVar("T")
+
+WaitingAsk = Callable[[Agent, float], T]
+"""A request to an agent that waits there for so long (s)."""
+
+
+class Part(Protocol):
+    """A part of what grows in a workspace."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether it brings nothing."""
+
+    @property
+    def more(self) -> bool:
+        """Whether there may be more."""
+
+
+P = TypeVar("P", bound=Part)
 
 POLL = 0.05
 """s between two looks for an agent: nothing tells that one has come."""
@@ -72,6 +91,47 @@ class Workspaces:
         does not run any more, and `AgentUnavailable`."""
         return self._answered(lambda: ask(self._up(uuid)), self._clock() + seconds)
 
+    def awaited(
+        self,
+        uuid: str,
+        reach: Reach,
+        wait: float,
+        ask: WaitingAsk[T],
+        further: Callable[[T], WaitingAsk[T] | None],
+        *,
+        again: bool = True,
+    ) -> T:
+        """What the agent answers once there is nothing more to wait for, or so many seconds after the call: to `ask`,
+        which is asked `again` as by the method of that name, and then to the `further` request that an answer leads
+        to."""
+        deadline = self._clock() + wait
+        found = self.ask(uuid, reach, lambda agent: ask(agent, deadline - self._clock()), again=again)
+        while (look := further(found)) and (left := deadline - (began := self._clock())) > 0:
+            with suppress(AgentUnavailable):
+                found = self.ask_on(uuid, _for(left, look))
+            if further(found):
+                self.pace(began)
+        return found
+
+    def follow(
+        self,
+        uuid: str,
+        reach: Reach,
+        seconds: float,
+        ask: Callable[[Agent], P],
+        further: Callable[[P], Callable[[Agent], P]],
+    ) -> Iterator[P]:
+        """Part by part of what grows, until there is no more or for so many seconds: the answers to `ask`, and to the
+        `further` request that each leads to. The session is not woken for the next part."""
+        deadline = self._clock() + seconds
+        part = self.ask(uuid, reach, ask)
+        yield part
+        while part.more and (began := self._clock()) < deadline:
+            part = self.ask_on(uuid, further(part))
+            yield part
+            if part.empty:
+                self.pace(began)
+
     def note(self, uuid: str) -> None:
         """Note that a call is at work there; `ask` does so by itself."""
         self._activity.note(uuid, self._signal, self._clock())
@@ -120,3 +180,8 @@ class Workspaces:
             if self._clock() >= deadline:
                 raise WakeLate(uuid)
             self._pause(POLL)
+
+
+def _for(seconds: float, ask: WaitingAsk[T]) -> Callable[[Agent], T]:
+    """The request that waits for so long."""
+    return lambda agent: ask(agent, seconds)

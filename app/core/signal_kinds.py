@@ -118,10 +118,10 @@ _ROWS = (
     ),
     SignalKind(
         name="exec",
-        seen="a command was run by a call",
-        label="A command of the API",
-        seen_by="the API: a call on commands, and the agent while a command runs that is not detached",
-        in_use="a command ran",
+        seen="a command or a service was run by a call",
+        label="A command or a service of the API",
+        seen_by="the API: a call on commands or services, and the agent while a command runs that is not detached",
+        in_use="a command ran, or a service was called on",
         by_agent=True,
     ),
     SignalKind(

@@ -1,4 +1,5 @@
-"""Checks an agent's report of activity in its workspace and of what it uses. The workspace's user may have forged it.
+"""Checks an agent's report of activity in its workspace, of what it uses, and of its services. The workspace's user may
+have forged it.
 
 Reports have ages instead of times, so that the agent's clock need not agree with ours.
 """
@@ -9,8 +10,11 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
+from app.agent.protocol import SERVICE_NAME, SERVICES_MOST, ServiceState
+from app.core.agents.answers import known, matching, port_number, text
 from app.core.errors import InvalidRequest
 from app.core.sessions.model import Signal
+from app.core.sessions.reported_services import ReportedService
 from app.core.sessions.resources import Sample
 from app.core.signal_kinds import QUIET, SIGNALS
 
@@ -58,6 +62,30 @@ def read_resources(document: Any) -> Sample | None:
         raise InvalidRequest("`resources` must be an object with cpu, memory_bytes and disk_bytes.")
     cpu, memory, disk = (_amount(told, name) for name in ("cpu", "memory_bytes", "disk_bytes"))
     return Sample(min(cpu, MOST_CORES), int(min(memory, MOST_BYTES)), int(min(disk, MOST_BYTES)))
+
+
+def read_services(document: Any) -> list[ReportedService] | None:
+    """The workspace's services, in `{"services": [{"name", "port": number or null, "state"}]}`, None if the report has
+    none; raises `InvalidRequest`."""
+    told = document.get("services") if isinstance(document, dict) else None
+    if told is None:
+        return None
+    if not isinstance(told, list) or len(told) > SERVICES_MOST:
+        raise InvalidRequest(f"`services` must be a list of at most {SERVICES_MOST}.")
+    try:
+        return [_service(each) for each in told]
+    except ValueError as error:
+        raise InvalidRequest("A service must have a name, a port or null, and a state.") from error
+
+
+def _service(told: Any) -> ReportedService:
+    if not isinstance(told, dict):
+        raise ValueError("no object")
+    return ReportedService(
+        name=matching(told.get("name"), SERVICE_NAME),
+        port=known(told.get("port"), port_number),
+        state=ServiceState(text(told.get("state"))),
+    )
 
 
 def _amount(told: dict[str, Any], name: str) -> float:

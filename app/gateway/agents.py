@@ -14,7 +14,7 @@ from app.core.prompts.inbox import FINISHED, ID_PATTERN
 from app.core.redis import task_queue
 from app.core.sessions.model import UP, Record
 from app.core.untrusted_json import SMALL
-from app.gateway.activity_report import QuietLimits, read_activity, read_resources
+from app.gateway.activity_report import QuietLimits, read_activity, read_resources, read_services
 from app.gateway.parts import Gateway, gateway, session
 from app.gateway.reports import Report, fitted, shown
 from app.http.bodies import json_body
@@ -33,7 +33,7 @@ REPORT_VALUES = 40_000
 """JSON values in a report: its events, each with the arguments of a tool call."""
 
 ACTIVITY_MAX = 4_096
-"""Bytes of a report of activity: a few names and numbers."""
+"""Bytes of a report of activity: a few names and numbers, and those of 16 services."""
 
 UNFINISHED_MAX = 131_072
 """Bytes of a question about unfinished prompts."""
@@ -94,17 +94,22 @@ def unfinished() -> Response:
 
 @blp.post("/activity")
 def activity() -> Response:
-    """Report activity in the workspace apart from the agent's own work, and what the workspace uses. `again` asks to
-    repeat the activity in the next report: this one came too soon after another to be written."""
+    """Report activity in the workspace apart from the agent's own work, what the workspace uses, and its services.
+    `again` asks to repeat the activity in the next report: this one came too soon after another to be written."""
     parts, record = gateway(), session()
     g.routine = True
     document, now = json_body(ACTIVITY_MAX), time.time()
     settings = parts.core.settings
     limits = QuietLimits(settings.quiet_job_max, settings.keepalive_max)
     signals, resources = read_activity(document, now, limits), read_resources(document)
-    if resources is not None and record.status in UP:
+    services = read_services(document)
+    if record.status not in UP:
+        return jsonify({"again": False})
+    if resources is not None:
         parts.core.resources.note(record.uuid, resources, now)
-    if not signals or record.status not in UP:
+    if services is not None:
+        parts.core.store.note_services(record.uuid, services)
+    if not signals:
         return jsonify({"again": False})
     return jsonify({"again": not parts.core.activity.note_all(record.uuid, signals)})
 

@@ -33,6 +33,7 @@ from app.core.errors import (
     RestorePointLate,
     RestorePointNotFound,
     RetryableError,
+    ServiceNotFound,
     SessionError,
     SessionNotFound,
     StateUnavailable,
@@ -40,7 +41,7 @@ from app.core.errors import (
     Superseded,
     WakeLate,
 )
-from app.core.limit_errors import BudgetExceeded, LimitReached, QuotaExceeded, ServerLimitReached
+from app.core.limit_errors import BudgetExceeded, LimitReached, QuotaExceeded, ServerLimitReached, TooManyServices
 from app.http.named_session import named_session
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ CORE_ERRORS: Mapping[type[SessionError], int] = {
     DeadLetterNotFound: 404,
     RestorePointNotFound: 404,
     ExecNotFound: 404,
+    ServiceNotFound: 404,
     PromptTooLarge: 413,
     PromptIdReused: 422,
     ExecIdReused: 422,
@@ -68,6 +70,7 @@ CORE_ERRORS: Mapping[type[SessionError], int] = {
     LimitReached: 429,
     IllegalState: 409,
     QuotaExceeded: 409,
+    TooManyServices: 409,
     BackupInUse: 409,
     Superseded: 409,
     RestorePointLate: 504,

@@ -274,6 +274,7 @@ class Settings:
     agent_command_timeout: float = setting(120.0, "s", "a command of the agent is killed after this")
     exec_timeout: float = setting(3_600.0, "s", "a command that a call runs is ended after this; a long build fits in")
     execs_at_once: int = setting(16, "commands", "of calls, that run in a workspace at a time; one more is 429")
+    services_per_session: int = setting(16, "services", "that a workspace may have, 1 to 16; one more is 409")
     exec_output_bytes: int = setting(
         16_777_216, "bytes", "kept of each stream of such a command; of a longer one the end is kept beside them"
     )
@@ -657,6 +658,8 @@ class Settings:
             raise SettingsError("LLM_BASE_URL must begin with http:// or https://.")
         if trouble := self._trouble_with_program():
             raise SettingsError(f"AGENT_PROGRAM: {trouble}")
+        if not 1 <= self.services_per_session <= 16:
+            raise SettingsError("SERVICES_PER_SESSION must be 1 to 16.")
         if self.session_prompt_bytes < self.prompt_max_bytes + 65_536:
             raise SettingsError(
                 "SESSION_PROMPT_BYTES must be 65536 above PROMPT_MAX_BYTES: one prompt and one answer must fit in."

@@ -27,6 +27,7 @@ WITH_PRODUCT = [
     "test_browser_access_on_cluster.py",
     "test_dashboard_on_cluster.py",
     "test_execs_on_cluster.py",
+    "test_services_on_cluster.py",
     "test_falling_asleep_on_cluster.py",
     "test_files_on_cluster.py",
     "test_fuzz_on_cluster.py",

@@ -26,7 +26,7 @@ from tests.browser import HANDSHAKE
 from tests.model_server import ModelServer
 from tests.service import Service
 from tests.tenant_tables import AGENT, CROOKED, EDITOR, FORWARD_AUTH, GATEWAY, VISITS, WEB, Try
-from tests.tenants import BOUND_KEYS, FILE, SETTINGS, Answer, Attacker, Shown, Victim, ask
+from tests.tenants import BOUND_KEYS, FILE, SERVICE, SETTINGS, Answer, Attacker, Shown, Victim, ask
 
 NOBODYS = "zzzzzzzz"
 """A session that never was."""
@@ -75,7 +75,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     folder = tmp_path_factory.mktemp("served")
     settings = Settings(api_key="0123456789abcdef", secret_key="0123456789abcdef0123456789abcdef", data_dir=folder)
     agent = SimpleNamespace(settings=SimpleNamespace(uuid=NOBODYS, prompt_max_bytes=1))
-    agent.execs = agent.files = agent.workspace = None
+    agent.execs = agent.services = agent.files = agent.workspace = None
     return {
         "web": routes(create_app(settings)),
         "forward_auth": routes(create_forward_auth(settings)),
@@ -129,6 +129,8 @@ class Contest:
             "message_id": self.bob.message,
             "exec_id": self.bob.exec_id,
             "file:path": FILE,
+            "service:name": SERVICE,
+            "service_name": SERVICE,
             "id_": self.bob.exec_id,
             "letter_id": "0123456789abcdef",
             "asset": "docs.js",

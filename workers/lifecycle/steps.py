@@ -62,6 +62,7 @@ FORGOTTEN: Mapping[str, Any] = {
     "ready_seen": 0,
     "awake_since": 0.0,
     "disk_used_mib": 0,
+    "services": (),
     "point_asked": 0,
     "warned": 0.0,
     "reason": "",

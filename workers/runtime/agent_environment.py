@@ -13,6 +13,7 @@ PASSED_ON = (
     "agent_command_timeout",
     "exec_timeout",
     "execs_at_once",
+    "services_per_session",
     "exec_output_bytes",
     "checkpoint_interval",
     "undo_points",

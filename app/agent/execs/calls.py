@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 from flask import Blueprint, Response, current_app, jsonify, request
@@ -11,7 +12,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from app.agent.execs.exec import STREAMS, Exec
 from app.agent.execs.execs import Closed, Execs, IdReused, NotReady, TooMany
 from app.agent.execs.order import ORDER_BYTES, BadOrder, read_order
-from app.agent.requests import Problem, json_object, natural, waiting, writing
+from app.agent.requests import Problem, checked_wait, json_object, natural, waiting, writing
 
 EXECS = "execs"
 """The key of the workspace's commands in `Flask.extensions`."""
@@ -20,9 +21,6 @@ execs = Blueprint("execs", __name__, url_prefix="/execs")
 
 BODY_BYTES = 8 * ORDER_BYTES + 10_000
 """Of an order: JSON may take six bytes for one."""
-
-LONGEST_WAIT = 30
-"""Seconds a call waits for more output or the end."""
 
 PIECE_BYTES = 65_536
 """Of a stream in one answer."""
@@ -39,21 +37,14 @@ def begin() -> tuple[Response, int]:
     """Run a command, and wait `wait` seconds for its end. The same id again answers the same command."""
     request.max_content_length = BODY_BYTES
     body = json_object()
-    try:
-        order = read_order(body, _execs().longest)
-        with writing():
-            begun = _execs().begin(order)
-    except BadOrder as e:
-        raise Problem(400, "bad_request", f"{e}.") from None
-    except IdReused:
-        raise Problem(422, "exec_id_reused", "This `id` was used before with another command.") from None
-    except TooMany:
-        text = "As many commands run already as may at a time; wait for one to end, or end one."
-        raise Problem(429, "too_many_execs", text, retry=True) from None
-    except NotReady:
-        raise Problem(503, "loading", "The agent is still starting; retry later.", retry=True) from None
-    except Closed:
-        raise Problem(503, "closing", "The workspace is about to stop.", retry=True) from None
+    with refusals(), writing():
+        try:
+            begun = _execs().begin(read_order(body, _execs().longest))
+        except IdReused:
+            raise Problem(422, "exec_id_reused", "This `id` was used before with another command.") from None
+        except TooMany:
+            text = "As many commands run already as may at a time; wait for one to end, or end one."
+            raise Problem(429, "too_many_execs", text, retry=True) from None
     _wait(begun, body.get("wait", 0))
     return jsonify(_whole(begun)), 202 if begun.running else 200
 
@@ -101,6 +92,19 @@ def kill(id_: str) -> Response:
     return jsonify(_whole(found))
 
 
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Answer why nothing can be begun."""
+    try:
+        yield
+    except BadOrder as e:
+        raise Problem(400, "bad_request", f"{e}.") from None
+    except NotReady:
+        raise Problem(503, "loading", "The agent is still starting; retry later.", retry=True) from None
+    except Closed:
+        raise Problem(503, "closing", "The workspace is about to stop.", retry=True) from None
+
+
 def _execs() -> Execs:
     execs: Execs = current_app.extensions[EXECS]
     return execs
@@ -114,8 +118,7 @@ def _find(id_: str) -> Exec:
 
 
 def _wait(found: Exec, seconds: Any, seen: dict[str, int] | None = None) -> None:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_WAIT:
-        raise Problem(400, "bad_request", f"`wait` must be a number of seconds, at most {LONGEST_WAIT}.")
+    seconds = checked_wait(seconds)
     with waiting() if seconds else contextlib.nullcontext():
         found.wait(seconds, seen)
 

@@ -11,27 +11,22 @@ took may run twice if its caller repeats it, on files of before it.
 from __future__ import annotations
 
 import contextlib
-import json
-import math
-import os
-import select
-import signal
 import stat
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Any
 
-from app.agent.disk import write_document
+from app.agent.disk import read_document, write_document
 from app.agent.execs.order import Order
-from app.agent.execs.output import Output, Stream, read_file
+from app.agent.execs.output import Output, Stream
+from app.agent.execs.run import ENDED as RUN_ENDED
+from app.agent.execs.run import End, Run
 from app.agent.execs.runners import Runner
 from app.agent.protocol import ExecReason
-from app.agent.tools.command import GRACE, read_answer
-from app.agent.tools.orphans import kill_orphans
 
 ORDER, END = "order.json", "end.json"
 STREAMS = ("stdout", "stderr")
@@ -44,39 +39,8 @@ ASKED: Mapping[str, type | UnionType] = {
 }
 """What is kept of an order, and its types."""
 
-ENDED: Mapping[str, type | UnionType] = {
-    "exit_code": int | None,
-    **dict.fromkeys(("signal", "reason"), str | None),
-    "left": int,
-    "at": int | float,
-    "streams": dict,
-}
+ENDED: Mapping[str, type | UnionType] = {**RUN_ENDED, "streams": dict}
 """What is kept of an end."""
-
-DOCUMENT_BYTES = 1_048_576
-"""Of such a file at most; a longer one is not ours."""
-
-READ_BYTES = 262_144
-DRAIN_READS = 16
-"""More than a pipe holds."""
-
-TICK = 1.0
-"""Seconds between two looks at the clock; output and the end are noticed at once."""
-
-KILL_AFTER = 5.0
-"""Seconds from SIGTERM until a command that is to end is killed."""
-
-
-@dataclass(frozen=True)
-class End:
-    """How a command ended: its exit code, or the signal that ended it, or neither where the reason says why. `left`
-    are the processes that it left running when it ended, which were ended too."""
-
-    exit_code: int | None = None
-    signal: str | None = None
-    reason: ExecReason | None = None
-    left: int = 0
-    at: float = 0.0
 
 
 class Exec:
@@ -95,9 +59,7 @@ class Exec:
         self.end = end
         self._streams = dict(streams)
         self._changed = threading.Condition()
-        self._runner: Runner | None = None
-        self._reason: ExecReason | None = None
-        self._kill_at = math.inf
+        self._run: Run | None = None
         self.active_at = time.time()
         """When it last wrote something, or began."""
 
@@ -109,21 +71,20 @@ class Exec:
         folder.mkdir(parents=True, exist_ok=True)
         begun = cls(asked, {name: Stream(folder / name) for name in STREAMS}, None, folder)
         write_document(folder / ORDER, asked, durable=False)
-        begun._runner = runner
         runner.run(told, order.stdin.encode())
+        begun._run = Run(runner)
         return begun
 
     @classmethod
     def load(cls, folder: Path) -> Exec | None:
         """A command of an earlier process; None if the folder has none. What did not end there is lost."""
-        asked = _read(folder / ORDER, ASKED)
+        asked = read_document(folder / ORDER, ASKED)
         if asked is None:
             return None
         try:
-            ended = _read(folder / END, ENDED) or {}
+            ended = read_document(folder / END, ENDED) or {}
             streams = {name: Stream.from_json(folder / name, ended["streams"][name]) for name in STREAMS}
-            reason = None if ended["reason"] is None else ExecReason(ended["reason"])
-            end = End(ended["exit_code"], ended["signal"], reason, ended["left"], ended["at"])
+            end = End.from_json(ended)
         except (KeyError, TypeError, ValueError):
             streams = {name: _of_file(folder / name) for name in STREAMS}
             end = End(reason=ExecReason.LOST, at=asked["started_at"])
@@ -157,43 +118,27 @@ class Exec:
     def kill(self, number: int | None) -> None:
         """Send its process group a signal, SIGKILL to all it started; with None, have it end: SIGTERM first."""
         with self._changed:
-            runner = self._runner
-            if runner is None or self.end is not None:
-                return
-            if number == signal.SIGKILL:
-                self._end(runner, ExecReason.KILLED)
-            elif number is None:
-                self._reason = self._reason or ExecReason.KILLED
-                self._kill_at = min(self._kill_at, time.monotonic() + KILL_AFTER)
-                runner.signal(signal.SIGTERM)
-            else:
-                runner.signal(number)
+            run = self._run
+        if run is not None:
+            run.kill(number)
 
     def stop(self, reason: ExecReason) -> None:
         """End it with all it started: the workspace stops."""
         with self._changed:
-            if self._runner is not None and self.end is None:
-                self._end(self._runner, reason)
-
-    def _end(self, runner: Runner, reason: ExecReason) -> None:
-        self._reason = self._reason or reason
-        runner.end()
+            run = self._run
+        if run is not None:
+            run.end(reason)
 
     # The thread that follows it
 
     def follow(self, seconds: float, most: int, mark: str) -> None:
         """Keep its output, `most` bytes of each stream in a file, until it ends, within `seconds` and the grace of its
         runner. `mark` is that of its processes."""
-        runner = self._runner
-        assert runner is not None
+        assert self._run is not None
         outputs = {name: Output(self.folder / name, most) for name in STREAMS}
         end = End(reason=ExecReason.LOST, at=self.asked["started_at"])
         try:
-            answer = self._read_all(runner, outputs, seconds)
-            told = read_answer(answer) if runner.close() == 0 else None
-            if told is None:
-                kill_orphans(mark)
-            end = _end_of(told, self._reason)
+            end = self._run.follow(partial(self._add, outputs), seconds, mark)
             with contextlib.suppress(OSError):  # Later it counts as lost.
                 streams = {name: output.so_far.to_json() for name, output in outputs.items()}
                 write_document(self.folder / END, {**vars(end), "streams": streams}, durable=False)
@@ -201,90 +146,15 @@ class Exec:
             for output in outputs.values():
                 output.close()
             with self._changed:
-                self.end, self._runner = end, None
+                self.end, self._run = end, None
                 self._changed.notify_all()
 
-    def _read_all(self, runner: Runner, outputs: Mapping[str, Output], seconds: float) -> bytes:
-        """The runner's answer; the output goes where it belongs."""
-        places = {runner.stdout: outputs["stdout"], runner.stderr: outputs["stderr"]}
-        names = {runner.stdout: "stdout", runner.stderr: "stderr"}
-        poll, answer = select.poll(), bytearray()
-        for fd in (*places, runner.answer):
-            poll.register(fd, select.POLLIN)
-        deadline = time.monotonic() + seconds + GRACE
-        while (now := time.monotonic()) < deadline:
-            for fd, _ in poll.poll(1000 * min(TICK, max(0.0, self._kill_at - now))):
-                data = os.read(fd, READ_BYTES)
-                if fd == runner.answer:
-                    answer += data
-                    if not data:
-                        self._drain(places, names)
-                        return bytes(answer)
-                elif data:
-                    self._add(names[fd], places[fd], data)
-                else:
-                    poll.unregister(fd)
-            if time.monotonic() >= self._kill_at:
-                self._kill_at = math.inf
-                self.kill(signal.SIGKILL)
-        return b""
-
-    def _drain(self, places: Mapping[int, Output], names: Mapping[int, str]) -> None:
-        """Read the rest of the pipes; their writers have ended, or are stuck."""
-        for fd, output in places.items():
-            os.set_blocking(fd, False)
-            with contextlib.suppress(BlockingIOError):
-                for _ in range(DRAIN_READS):
-                    if not (data := os.read(fd, READ_BYTES)):
-                        break
-                    self._add(names[fd], output, data)
-
-    def _add(self, name: str, output: Output, data: bytes) -> None:
-        output.add(data)
+    def _add(self, outputs: Mapping[str, Output], name: str, data: bytes) -> None:
+        outputs[name].add(data)
         with self._changed:
-            self._streams[name] = output.so_far
+            self._streams[name] = outputs[name].so_far
             self.active_at = time.time()
             self._changed.notify_all()
-
-
-def _end_of(told: Mapping[str, Any] | None, reason: ExecReason | None) -> End:
-    """The end that a runner tells, None if it told none; `reason` is why it was ended, if it was."""
-    now = round(time.time(), 3)
-    if told is None:
-        return End(reason=reason or ExecReason.LOST, at=now)
-    match told["ended"]:
-        case "late":
-            return End(reason=ExecReason.TIMEOUT, at=now)
-        case "processes":
-            return End(reason=ExecReason.PROCESSES, at=now)
-        case "stopped":
-            return End(reason=reason or ExecReason.STOPPED, at=now)
-    if not told["begun"]:
-        return End(reason=reason or ExecReason.NOT_BEGUN, at=now)
-    code, left = told["code"], told["left"]
-    if code >= 0:
-        return End(exit_code=code, left=left, at=now)
-    return End(signal=_name(-code), reason=reason, left=left, at=now)
-
-
-def _name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"SIG{number}"
-
-
-def _read(path: Path, types: Mapping[str, type | UnionType]) -> dict[str, Any] | None:
-    """The document in a file, None if it has not these types: the workspace's user may have written it."""
-    try:
-        document = json.loads(read_file(path, 0, DOCUMENT_BYTES))
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(document, dict) or not all(
-        name in document and isinstance(document[name], kind) for name, kind in types.items()
-    ):
-        return None
-    return document
 
 
 def _of_file(path: Path) -> Stream:

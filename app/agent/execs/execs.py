@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import shutil
-import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from app.agent.execs.exec import Exec
-from app.agent.execs.order import BadOrder, Order
+from app.agent.execs.order import Order, folder_of
 from app.agent.execs.runners import Runners
 from app.agent.protocol import ExecReason
-from app.agent.tools.command import PROCESSES
+from app.agent.tools.command import order_of
 from app.agent.tools.orphans import MARK
 from app.agent.tools.runner import shell
-from app.agent.tools.sandbox_path import ToolError, Workspace
+from app.agent.tools.sandbox_path import Workspace
 
 FOLDER = ".execs"
 """The name of their folder, beside the workspace's and on the same volume. No backup or restore point has it."""
@@ -105,7 +103,7 @@ class Execs:
                 raise Closed
             if sum(each.running for each in known.values()) >= self._at_once:
                 raise TooMany
-            cwd = self._cwd(order.cwd)
+            cwd = folder_of(self._workspace, order.cwd)
             self._forget_old()
             begun = self._begin(order, cwd)
             known[order.id] = begun
@@ -114,9 +112,7 @@ class Execs:
     def _begin(self, order: Order, cwd: str) -> Exec:
         argv = order.command if isinstance(order.command, list) else [shell(), "-c", order.command]
         mark = f"{self._mark}.{order.id}"
-        told: dict[str, Any] = {"argv": argv, "cwd": cwd, "environment": {MARK: mark}, "added": order.environment or {}}
-        told |= {"seconds": order.seconds, "head": 0, "tail": 0, "processes": PROCESSES}
-        told |= {"hidden": str(self._hidden or ""), "login": True}
+        told = order_of(argv, cwd, seconds=order.seconds, hidden=self._hidden, mark=mark, added=order.environment or {})
         runner = self._runners.take()
         try:
             begun = Exec.begin(order, self._folder / order.id, runner, told)
@@ -163,17 +159,6 @@ class Execs:
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._runners.close()
-
-    def _cwd(self, path: str) -> str:
-        """The folder's path on this machine."""
-        try:
-            with self._workspace.resolve(path) as place:
-                status = place.status()
-        except ToolError as e:
-            raise BadOrder(f"`cwd`: {e}") from None
-        if status is None or not stat.S_ISDIR(status.st_mode):
-            raise BadOrder(f"`cwd`: there is no folder {path}")
-        return str(self._workspace.folder.absolute() / place.path)
 
     def _all(self) -> dict[str, Exec]:
         """The commands by id, oldest first; those of earlier processes are read at the first call."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from app.agent.protocol import EXEC_ID
 from app.agent.tools.orphans import MARK
+from app.agent.tools.sandbox_path import ToolError, Workspace
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -65,9 +67,7 @@ def read_order(given: Mapping[str, Any], longest: float) -> Order:
     if not all(NAME.fullmatch(name) and name != MARK for name in environment):
         raise BadOrder(f"a name in `env` must be of A-Z a-z 0-9 _ and not begin with a digit, nor be {MARK}")
     texts = [*words, cwd, *environment, *environment.values()]
-    if any("\0" in text for text in texts):
-        raise BadOrder("`command`, `cwd` and `env` must not contain a NUL")
-    if sum(len(_encoded(text)) + 1 for text in texts) > ARGUMENTS_BYTES:
+    if size_of("`command`, `cwd` and `env`", texts) > ARGUMENTS_BYTES:
         raise BadOrder(f"`command` and `env` must have at most {ARGUMENTS_BYTES:,} bytes; pass the rest as `stdin`")
     if len(_encoded(stdin)) > STDIN_BYTES:
         raise BadOrder(f"`stdin` must have at most {STDIN_BYTES:,} bytes")
@@ -76,6 +76,29 @@ def read_order(given: Mapping[str, Any], longest: float) -> Order:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= longest:
         raise BadOrder(f"`timeout` must be a number of seconds, above 0 and at most {longest:g}")
     return Order(id_, command, cwd, environment, stdin, float(seconds), detached)
+
+
+def folder_of(workspace: Workspace, cwd: str) -> str:
+    """The path on this machine of a folder of the workspace. Raises BadOrder."""
+    try:
+        with workspace.resolve(cwd) as place:
+            status = place.status()
+    except ToolError as e:
+        raise BadOrder(f"`cwd`: {e}") from None
+    if status is None or not stat.S_ISDIR(status.st_mode):
+        raise BadOrder(f"`cwd`: there is no folder {cwd}")
+    return str(workspace.folder.absolute() / place.path)
+
+
+def size_of(names: str, texts: Iterable[str]) -> int:
+    """The bytes of texts that a process is given, each with its end; `names` are the fields they are from. Raises
+    BadOrder for a text that no process can be given."""
+    size = 0
+    for text in texts:
+        if "\0" in text:
+            raise BadOrder(f"{names} must not contain a NUL")
+        size += len(_encoded(text)) + 1
+    return size
 
 
 def _encoded(text: str) -> bytes:

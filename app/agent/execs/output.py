@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.agent.disk import read_file
+
 HEAD = TAIL = 32_768
 """Bytes at the beginning and at the end that an answer shows; errors are usually at the end."""
 
@@ -63,7 +65,7 @@ class Stream:
         if not data:
             return "", self.size if ended or offset >= self.kept else offset
         if not (ended and offset + len(data) == self.size):
-            data = data[: len(data) - _open_character(data)]
+            data = data[: len(data) - open_character(data)]
         return as_text(data), offset + len(data)
 
 
@@ -92,26 +94,12 @@ class Output:
             os.close(self._fd)
 
 
-def read_file(path: Path, offset: int, most: int) -> bytes:
-    """Bytes of a file; none where it can't be read. The workspace's user may have put anything in its place."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return b""
-    try:
-        return os.pread(fd, most, offset)
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
-
-
 def as_text(data: bytes) -> str:
     """Bytes as text; what is no UTF-8 becomes U+FFFD."""
     return data.decode("utf-8", "replace")
 
 
-def _open_character(data: bytes) -> int:
+def open_character(data: bytes) -> int:
     """How many bytes at the end begin a character that may go on."""
     for length in range(1, min(LONGEST_CHARACTER, len(data)) + 1):
         byte = data[-length]

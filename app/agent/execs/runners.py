@@ -43,6 +43,7 @@ class Runner:
         finally:
             self._close(stdout, stderr)
         assert self._process.stdin is not None and self._process.stdout is not None
+        self.pid = self._process.pid
         self._orders, self.answer = self._process.stdin, self._process.stdout.fileno()
 
     @property

@@ -8,8 +8,9 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from app.agent.tools import child
@@ -54,6 +55,36 @@ def command_environment(environment: Mapping[str, str], token: str, uuid: str) -
     return {**kept, "TERM": "dumb", "PAGER": "cat", "GIT_PAGER": "cat", "GIT_TERMINAL_PROMPT": "0", MARK: uuid}
 
 
+def order_of(
+    argv: Sequence[str],
+    cwd: str = ".",
+    *,
+    seconds: float,
+    hidden: Path | None,
+    mark: str = "",
+    added: Mapping[str, str] = MappingProxyType({}),
+    head: int = 0,
+    tail: int = 0,
+    processes: int = PROCESSES,
+    login: bool = True,
+) -> dict[str, Any]:
+    """An order for `runner`, without streams. `mark` is put into its processes' environment, `added` into the
+    command's."""
+    return {
+        "argv": list(argv),
+        "cwd": cwd,
+        "environment": {MARK: mark} if mark else {},
+        "added": dict(added),
+        "seconds": seconds,
+        "head": head,
+        "tail": tail,
+        "processes": processes,
+        "hidden": str(hidden or ""),
+        "login": login,
+        "streams": None,
+    }
+
+
 def run_shell(
     command: str,
     folder: Path,
@@ -69,15 +100,15 @@ def run_shell(
 ) -> Mapping[str, Any]:
     """The answer of `runner` to a shell command in this folder, in a login shell with `login`. Where the kernel
     supports that, the command can't read the `hidden` folder. Raises `ToolError`."""
-    order: dict[str, Any] = {
-        "argv": [shell(), "-c", command],
-        "cwd": ".",
-        "environment": {},
-        "added": {},
-        "streams": None,
-    }
-    order |= {"seconds": seconds, "head": head, "tail": TAIL_BYTES, "processes": processes}
-    order |= {"hidden": str(hidden or ""), "login": login}
+    order = order_of(
+        [shell(), "-c", command],
+        seconds=seconds,
+        hidden=hidden,
+        head=head,
+        tail=TAIL_BYTES,
+        processes=processes,
+        login=login,
+    )
     fd = open_root(folder)
     try:
         reply = child.ask(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class Tool:
 
 class Toolbox:
     """The tools of one workspace. `environment` is that of its commands, `command_timeout` in seconds, `hidden` a
-    folder that commands can't read."""
+    folder that commands can't read. `more` are tools of others."""
 
     def __init__(
         self,
@@ -67,8 +67,9 @@ class Toolbox:
         environment: Mapping[str, str],
         command_timeout: float,
         hidden: Path | None = None,
+        more: Sequence[Tool] = (),
     ) -> None:
-        tools = (*_file_tools(workspace), *_other_tools(workspace, environment, command_timeout, hidden))
+        tools = (*_file_tools(workspace), *_other_tools(workspace, environment, command_timeout, hidden), *more)
         self._tools = {tool.name: tool for tool in tools}
 
     def schemas(self) -> list[dict[str, Any]]:
@@ -220,7 +221,8 @@ def _other_tools(
         Tool(
             "run_command",
             f"Run a shell command in the workspace's folder, without input, for at most {limit:g} seconds. Answers "
-            "with its output and exit status. All it started, in the background too, is ended when it ends.",
+            "with its output and exit status. All it started, in the background too, is ended when it ends; for a "
+            "server, start a service.",
             {"command": TEXT, "timeout_seconds": NUMBER},
             ("command",),
             run,

@@ -15,6 +15,9 @@ T = TypeVar("T")
 LATEST = 1e11
 """Seconds since the epoch; later times are none."""
 
+SIGNAL_PATTERN = re.compile(r"SIG[A-Z0-9+]{1,12}")
+"""The name of a signal that ends a process."""
+
 LARGEST = 2**53
 """The largest number that any reader of JSON takes as it is."""
 
@@ -61,3 +64,21 @@ def moment(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LATEST:
         raise ValueError("no time")
     return float(value)
+
+
+def exit_code(value: Any) -> int:
+    """That of a process."""
+    return whole(value, 0, 255)
+
+
+def port_number(value: Any) -> int:
+    return whole(value, 1, 65_535)
+
+
+def signal_name(value: Any) -> str:
+    return matching(value, SIGNAL_PATTERN)
+
+
+def known(value: Any, read: Callable[[Any], T]) -> T | None:
+    """What `read` makes of a value that may not be there yet."""
+    return None if value is None else read(value)

@@ -47,6 +47,9 @@ PIECE = 65_536
 AGENT_TIMEOUT = 10.0
 """s for any request to an agent. None of them waits for a model."""
 
+MARGIN = 2.0
+"""s that an agent may take for its answer, beside what it is asked to wait."""
+
 MIN_TIMEOUT = 0.001
 """s: a timeout of 0 would make the socket non-blocking."""
 
@@ -69,6 +72,15 @@ class AgentRequests:
         self._secrets = secrets
         self._timeout = timeout
         self._budget = budget
+
+    @property
+    def longest_wait(self) -> float:
+        """s that one request can wait at the agent."""
+        return max(0.0, self._timeout - MARGIN)
+
+    def bounded(self, wait: float) -> float:
+        """So many seconds, or as many as one request can wait."""
+        return round(max(0.0, min(wait, self.longest_wait)), 3)
 
     def json(
         self,

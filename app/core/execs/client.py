@@ -28,9 +28,6 @@ LIST_RESPONSE = 2_097_152
 READ_MOST = 1_048_576
 """Bytes of output that an agent answers at once."""
 
-MARGIN = 2.0
-"""s that an agent may take for its answer, beside what it is asked to wait."""
-
 
 class ExecClient(AgentRequests):
     """Requests about commands, of which an agent runs `at_once` at a time. Every method raises as all `AgentRequests`,
@@ -39,11 +36,6 @@ class ExecClient(AgentRequests):
     def __init__(self, secrets: AgentCredentials, timeout: float, budget: ByteBudget, at_once: int) -> None:
         super().__init__(secrets, timeout, budget)
         self._at_once = at_once
-
-    @property
-    def longest_wait(self) -> float:
-        """s that one request can wait for a command."""
-        return max(0.0, self._timeout - MARGIN)
 
     def begin(self, agent: Agent, wanted: NewExec, wait: float) -> Exec:
         """Run a command, and wait for its end. The same id again answers the same command. Raises `InvalidRequest`,
@@ -54,17 +46,17 @@ class ExecClient(AgentRequests):
             422: lambda _: ExecIdReused(wanted.id),
             429: lambda _: TooManyExecs(Owner.SESSION, agent.uuid, most=self._at_once),
         }
-        return self._exec(agent, "POST", "/execs", {**body, "wait": self._bounded(wait)}, refusals)
+        return self._exec(agent, "POST", "/execs", {**body, "wait": self.bounded(wait)}, refusals)
 
     def show(self, agent: Agent, id_: str, wait: float) -> Exec:
         """A command with its output, once it has ended or after so many seconds."""
-        path = f"{_path(id_)}?wait={math.floor(self._bounded(wait))}"
+        path = f"{_path(id_)}?wait={math.floor(self.bounded(wait))}"
         return self._exec(agent, "GET", path, None, _unknown(id_))
 
     def piece(self, agent: Agent, id_: str, seen: Mapping[str, int], wait: float) -> Piece:
         """The output after so many bytes of each stream, once there is some, or the command has ended."""
         offsets = "&".join(f"{name}={offset}" for name, offset in seen.items())
-        path = f"{_path(id_)}?wait={math.floor(self._bounded(wait))}&{offsets}"
+        path = f"{_path(id_)}?wait={math.floor(self.bounded(wait))}&{offsets}"
         said = self.json(agent, "GET", path, refusals=_unknown(id_), most=EXEC_RESPONSE, values=LARGE)
         return checked(agent, ABOUT, lambda: piece_of(agent.uuid, said))
 
@@ -83,15 +75,12 @@ class ExecClient(AgentRequests):
 
     def kill(self, agent: Agent, id_: str, signal: str | None, wait: float) -> Exec:
         """Send a command a signal, or have it end; then as `show`."""
-        body = {"wait": self._bounded(wait)} | ({"signal": signal} if signal else {})
+        body = {"wait": self.bounded(wait)} | ({"signal": signal} if signal else {})
         return self._exec(agent, "POST", f"{_path(id_)}/kill", body, _unknown(id_))
 
     def _exec(self, agent: Agent, method: str, path: str, body: object, refusals: Refusals) -> Exec:
         said = self.json(agent, method, path, body, refusals=refusals, most=EXEC_RESPONSE, values=LARGE)
         return checked(agent, ABOUT, lambda: exec_of(agent.uuid, said))
-
-    def _bounded(self, wait: float) -> float:
-        return round(max(0.0, min(wait, self.longest_wait)), 3)
 
 
 def _path(id_: str) -> str:

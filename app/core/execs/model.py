@@ -3,18 +3,15 @@ that is known of it, as the workspace's user controls the agent."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from app.agent.protocol import ExecReason
-from app.core.agents.answers import moment, text, truth, whole
+from app.core.agents.answers import exit_code, known, moment, signal_name, text, truth, whole
 
 RUNNING, EXITED = "running", "exited"
 STREAMS = ("stdout", "stderr")
-
-SIGNAL_PATTERN = re.compile(r"SIG[A-Z0-9+]{1,12}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +66,10 @@ class Piece:
     following: Mapping[str, int]
     more: bool
 
+    @property
+    def empty(self) -> bool:
+        return not any(self.texts.values())
+
 
 def exec_of(uuid: str, told: Any) -> Exec:
     """The command in an agent's answer. Raises ValueError for what is none."""
@@ -79,12 +80,9 @@ def exec_of(uuid: str, told: Any) -> Exec:
         command = [text(each) for each in command]
     elif not isinstance(command, str):
         raise ValueError("no command")
-    reason, number, ended = told.get("reason"), told.get("signal"), told.get("ended_at")
     state = told.get("state")
     if state not in (RUNNING, EXITED):
         raise ValueError("no state")
-    if number is not None and not SIGNAL_PATTERN.fullmatch(text(number)):
-        raise ValueError("no signal")
     return Exec(
         uuid=uuid,
         id=text(told.get("id")),
@@ -92,12 +90,12 @@ def exec_of(uuid: str, told: Any) -> Exec:
         cwd=text(told.get("cwd")),
         detached=truth(told.get("detached")),
         state=state,
-        exit_code=None if told.get("exit_code") is None else whole(told.get("exit_code"), 0, 255),
-        signal=number,
-        reason=None if reason is None else ExecReason(text(reason)),
+        exit_code=known(told.get("exit_code"), exit_code),
+        signal=known(told.get("signal"), signal_name),
+        reason=known(told.get("reason"), ExecReason),
         left=whole(told.get("left") or 0),
         started_at=moment(told.get("started_at")),
-        ended_at=0.0 if ended is None else moment(ended),
+        ended_at=known(told.get("ended_at"), moment) or 0.0,
         ms=whole(told.get("ms")),
         sizes=_of_streams(told.get("sizes")),
         kept=_of_streams(told.get("kept")),

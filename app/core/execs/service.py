@@ -5,26 +5,21 @@ A workspace keeps what it knows of its commands on its volume, so each call need
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from app.core.agents.agent import Agent
-from app.core.errors import AgentUnavailable
 from app.core.execs.client import READ_MOST, ExecClient
 from app.core.execs.model import Exec, NewExec, Piece
-from app.core.reach import Reach, Workspaces
+from app.core.reach import Reach, WaitingAsk, Workspaces
 
 
 class Execs:
     """The commands of all sessions. Every method raises as `Workspaces.ask`, and all but `begin` and `known` raise
     `ExecNotFound`."""
 
-    def __init__(self, workspaces: Workspaces, client: ExecClient, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, workspaces: Workspaces, client: ExecClient) -> None:
         self._workspaces = workspaces
         self._client = client
-        self._clock = clock
 
     def begin(self, uuid: str, wanted: NewExec, reach: Reach, wait: float) -> Exec:
         """Run a command, and wait so long (s) for its end. The same id again answers the same command. Raises
@@ -59,25 +54,19 @@ class Execs:
     ) -> Iterator[Piece]:
         """The output after so many bytes of each stream as it comes, until the command has ended or for so long; after
         `quiet` seconds without any a piece without text. The session is not woken for the next piece."""
-        deadline = self._clock() + seconds
-        piece = self._workspaces.ask(uuid, reach, lambda agent: self._client.piece(agent, id_, seen, 0.0))
-        yield piece
-        while piece.more and (began := self._clock()) < deadline:
-            wait = min(quiet, self._client.longest_wait)
-            piece = self._workspaces.ask_on(uuid, partial(self._client.piece, id_=id_, seen=piece.following, wait=wait))
-            yield piece
-            if not any(piece.texts.values()):
-                self._workspaces.pace(began)
+        wait = min(quiet, self._client.longest_wait)
+        return self._workspaces.follow(
+            uuid,
+            reach,
+            seconds,
+            partial(self._client.piece, id_=id_, seen=seen, wait=0.0),
+            lambda piece: partial(self._client.piece, id_=id_, seen=piece.following, wait=wait),
+        )
 
-    def _awaited(
-        self, uuid: str, reach: Reach, wait: float, ask: Callable[[Agent, float], Exec], *, again: bool = True
-    ) -> Exec:
+    def _awaited(self, uuid: str, reach: Reach, wait: float, ask: WaitingAsk[Exec], *, again: bool = True) -> Exec:
         """What the agent answers, once the command has ended or so many seconds after the call."""
-        deadline = self._clock() + wait
-        found = self._workspaces.ask(uuid, reach, lambda agent: ask(agent, deadline - self._clock()), again=again)
-        while found.running and (left := deadline - (began := self._clock())) > 0:
-            with suppress(AgentUnavailable):
-                found = self._workspaces.ask_on(uuid, partial(self._client.show, id_=found.id, wait=left))
-            if found.running:
-                self._workspaces.pace(began)
-        return found
+        return self._workspaces.awaited(uuid, reach, wait, ask, self._until_its_end, again=again)
+
+    def _until_its_end(self, found: Exec) -> WaitingAsk[Exec] | None:
+        """What waits for the command's end; None if it has ended."""
+        return (lambda agent, left: self._client.show(agent, found.id, left)) if found.running else None

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 
+from app.agent.protocol import SERVICE_NAME, SERVICES_MOST, ServiceState
 from app.core.signal_kinds import SIGNAL_PREFIX, SIGNALS
 
 
@@ -24,6 +25,8 @@ class Form(StrEnum):
     """As `Signal.to_text` of app/core/sessions/model.py."""
     NOTE = "note"
     """The object of `unarchived`, which may be empty."""
+    SERVICES = "services"
+    """As `to_text` of app/core/sessions/reported_services.py; empty for none."""
 
 
 USE_FIELDS: Mapping[str, Form] = {
@@ -33,6 +36,7 @@ USE_FIELDS: Mapping[str, Form] = {
     "unarchived": Form.NOTE,
     "expiry_tries": Form.COUNT,
     "disk_used_mib": Form.COUNT,
+    "services": Form.SERVICES,
     **{SIGNAL_PREFIX + name: Form.SIGNAL for name in SIGNALS},
 }
 
@@ -46,9 +50,13 @@ def well_formed(name: str, text: str) -> bool:
 
 
 def as_lua() -> str:
-    """`USE_FIELDS` and `LONGEST_USE` as scripts have them: their part `use_fields`."""
+    """What the forms are checked by, as scripts have it: their part `use_fields`."""
     forms = ", ".join(f"{name} = '{form}'" for name, form in USE_FIELDS.items())
-    return f"local USE_FIELDS = {{{forms}}}\nlocal LONGEST_USE = {LONGEST_USE}\n"
+    states = ", ".join(f"{state} = true" for state in ServiceState)
+    return (
+        f"local USE_FIELDS = {{{forms}}}\nlocal LONGEST_USE = {LONGEST_USE}\n"
+        f"local SERVICE_STATES, SERVICES_MOST = {{{states}}}, {SERVICES_MOST}\n"
+    )
 
 
 def _is_number(text: str) -> bool:
@@ -75,9 +83,20 @@ def _is_note(text: str) -> bool:
     return isinstance(since, int | float) and 0 <= since < 1e11 and isinstance(note.get("reason"), str)
 
 
+_SERVICE = re.compile(rf"{SERVICE_NAME.pattern}:([1-9][0-9]{{0,4}})?:({'|'.join(ServiceState)})")
+
+
+def _is_services(text: str) -> bool:
+    if not text:
+        return True
+    found = [_SERVICE.fullmatch(each) for each in text.split(",")]
+    return len(found) <= SERVICES_MOST and all(each is not None and int(each[1] or 0) <= 65_535 for each in found)
+
+
 _CHECKS: Mapping[Form, Callable[[str], bool]] = {
     Form.NUMBER: _is_number,
     Form.COUNT: _is_count,
     Form.SIGNAL: _is_signal,
     Form.NOTE: _is_note,
+    Form.SERVICES: _is_services,
 }

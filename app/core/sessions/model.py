@@ -10,12 +10,14 @@ import re
 import secrets
 import string
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from app.agent.protocol import ServiceState
 from app.core.redis.use_fields import well_formed
+from app.core.sessions.reported_services import ReportedService, from_text, to_text
 from app.core.signal_kinds import SIGNAL_PREFIX, SIGNALS
 
 UUID_LENGTH = 8
@@ -280,6 +282,8 @@ class Record(Identity):
     """what was unsaved when it was last stopped (`app/core/sessions/unsaved_work.py`)"""
     disk_used_mib: int = 0
     """the used part of its volume, as its agent last reported it"""
+    services: tuple[ReportedService, ...] = ()
+    """its services, as its agent last reported them (`app/core/sessions/reported_services.py`)"""
     unarchived: Mapping[str, Any] = field(default_factory=dict)
     """`since` when, and for which `reason`, the stored conversation is behind the agent's; normally empty"""
     made_by: str = ""
@@ -315,6 +319,13 @@ class Record(Identity):
     def brings(self) -> Mapping[str, Any]:
         """What the restore brings that is under way, as `restoring`; {} if none is, or nothing is known of it."""
         return self.restoring if self.restore_from and self.settled < self.generation else {}
+
+    @property
+    def present_services(self) -> tuple[ReportedService, ...]:
+        """Its services, as far as is known: none of them runs while it is not active."""
+        if self.status is Status.ACTIVE:
+            return self.services
+        return tuple(replace(each, state=ServiceState.STOPPED) for each in self.services)
 
     @property
     def archives_at(self) -> float:
@@ -362,6 +373,7 @@ _COUNT: Codec = (int, str)
 _FLAG: Codec = (lambda text: text == "1", lambda value: "1" if value else "0")
 _OBJECT: Codec = (json.loads, lambda value: json.dumps(dict(value), sort_keys=True))
 _STATUS: Codec = (Status, str)
+_SERVICES: Codec = (from_text, to_text)
 
 _BY_TYPE: Mapping[str, Codec] = {
     "str": _TEXT,
@@ -371,6 +383,7 @@ _BY_TYPE: Mapping[str, Codec] = {
     "Mapping[str, str]": _OBJECT,
     "Mapping[str, Any]": _OBJECT,
     "Status": _STATUS,
+    "tuple[ReportedService, ...]": _SERVICES,
 }
 CODECS: Mapping[str, Codec] = {
     each.name: _BY_TYPE[str(each.type)] for each in fields(Record) if each.name not in ("phases", "signals")

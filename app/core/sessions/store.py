@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from app.core.sessions.change import TOMBSTONE_TTL, Change, Changed, change_keys
 from app.core.sessions.counted_time import Counted
 from app.core.sessions.idle_policy import expiry_verdict
 from app.core.sessions.model import Record, Status, encode, number
+from app.core.sessions.reported_services import ReportedService
 
 REQUESTS_LOOKED_AT = 500
 """Requests for a backup of which the oldest is looked for."""
@@ -51,7 +52,7 @@ class SessionStore:
         self._redis = client
         self._create = Script(client, "create")
         self._change = Script(client, "change")
-        self._note_unarchived = Script(client, "unarchived")
+        self._note = Script(client, "noted")
         self._backup_requested = Script(client, "backup_requested")
         self._backup_settled = Script(client, "backup_settled")
         self._point_requested = Script(client, "point_requested")
@@ -153,7 +154,16 @@ class SessionStore:
     @redis_errors
     def note_unarchived(self, uuid: str, note: Mapping[str, Any]) -> None:
         """Note since when, and why, the stored conversation is behind; {} when it is complete."""
-        self._note_unarchived(session=_session(uuid), note=encode({"unarchived": note})["unarchived"])
+        self._note_field(uuid, "unarchived", note)
+
+    @redis_errors
+    def note_services(self, uuid: str, services: Sequence[ReportedService]) -> None:
+        """Note what the workspace's agent reports of its services."""
+        self._note_field(uuid, "services", services)
+
+    def _note_field(self, uuid: str, name: str, value: Any) -> None:
+        """Note a field of the record in the hash of its use."""
+        self._note(session=_session(uuid), field=name, text=encode({name: value})[name])
 
     @redis_errors
     def request_backup(self, uuid: str, now: float, due: float) -> int:

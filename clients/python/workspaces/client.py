@@ -21,6 +21,7 @@ from workspaces.resources.files import Files
 from workspaces.resources.messages import Messages
 from workspaces.resources.recovery import Recovery
 from workspaces.resources.restore_points import RestorePoints
+from workspaces.resources.services import Services
 from workspaces.resources.sessions import Sessions
 from workspaces.resources.system import System
 from workspaces.retries import Retries
@@ -63,6 +64,7 @@ class Workspaces:
         self.messages = Messages(self._http)
         self.execs = Execs(self._http)
         self.files = Files(self._http)
+        self.services = Services(self._http)
         self.backups = Backups(self._http)
         self.restore_points = RestorePoints(self._http)
         self.costs = CostCalls(self._http)
@@ -84,7 +86,7 @@ class Workspaces:
 
     def workspace(self, uuid: str) -> Workspace:
         """The workspace of a session; asks the service for nothing."""
-        return Workspace(uuid, self.sessions, self.execs, self.files)
+        return Workspace(uuid, self.sessions, self.execs, self.files, self.services)
 
     @property
     def api_url(self) -> str:

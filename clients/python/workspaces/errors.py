@@ -124,6 +124,10 @@ class ExecNotFound(NotFound):
     """The workspace knows no such command; of those that have ended it keeps the newest."""
 
 
+class ServiceNotFound(NotFound):
+    """The workspace has no service of that name."""
+
+
 class NoSuchFile(NotFound):
     """The workspace has no such file or folder."""
 
@@ -146,6 +150,10 @@ class Asleep(StateConflict):
 
 class QuotaExceeded(Conflict):
     """The user has as many sessions as allowed."""
+
+
+class TooManyServices(Conflict):
+    """The workspace has as many services as allowed; stop one first."""
 
 
 class StartFailed(Conflict):
@@ -262,6 +270,7 @@ BY_CODE: Mapping[str, type[ApiError]] = {
     "backup_not_found": BackupNotFound,
     "message_not_found": MessageNotFound,
     "exec_not_found": ExecNotFound,
+    "service_not_found": ServiceNotFound,
     "dead_letter_not_found": DeadLetterNotFound,
     "payload_too_large": TooLarge,
     "file_not_found": NoSuchFile,
@@ -275,6 +284,7 @@ BY_CODE: Mapping[str, type[ApiError]] = {
     "superseded": StateConflict,
     "asleep": Asleep,
     "quota_exceeded": QuotaExceeded,
+    "too_many_services": TooManyServices,
     "start_failed": StartFailed,
     "stop_failed": StopFailed,
     "teardown_failed": TeardownFailed,

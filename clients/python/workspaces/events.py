@@ -1,5 +1,5 @@
-"""The events of sessions and of commands, each a class of its own; one that this version does not know is a plain
-`Event`."""
+"""The events of sessions, commands and services, each a class of its own; one that this version does not know is a
+plain `Event`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from workspaces.decoding import Answer, decode
-from workspaces.models import FINISHED, ExecEntry, Status
+from workspaces.models import FINISHED, ExecEntry, Service, Status
 from workspaces.sse import Raw
 
 
@@ -241,6 +241,18 @@ class ExitEvent(ExecEntry, Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LogEvent(Event):
+    """The next of a service's log; bytes that are no UTF-8 are U+FFFD."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoppedEvent(Service, Event):
+    """A service has ended and is not started again: the last event about it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeedBegin(Event):
     """The begin of a stream over all sessions. Unless it is `complete`, events after the one to resume at are missing:
     read the lists again."""
@@ -379,6 +391,9 @@ TYPES: Mapping[str, type[Event]] = {
 
 EXEC_TYPES: Mapping[str, type[Event]] = {"stdout": StdoutEvent, "stderr": StderrEvent, "exit": ExitEvent}
 """The class of each type in the stream of a command."""
+
+SERVICE_TYPES: Mapping[str, type[Event]] = {"log": LogEvent, "stopped": StoppedEvent}
+"""The class of each type in the stream of a service's log."""
 
 
 def typed(event: Raw, types: Mapping[str, type[Event]] = TYPES) -> Event:

@@ -25,6 +25,7 @@ WAIT_MARGIN: Final = 15.0
 """s that an answer may take beyond the wait it was asked for."""
 
 JSON: Final = "application/json"
+TEXT: Final = "text/plain"
 ERROR_BYTES: Final = 65_536
 """Bytes of an error's body that are read: a proxy's may be long."""
 

@@ -1,7 +1,7 @@
 """The answers of the API, named as its OpenAPI document names them; `Session` is its SessionStatus and SessionDetail.
 
 Times are aware datetimes. Words such as a status are plain strings, so that a new one breaks nobody; `Status`,
-`MessageState`, `ExecState` and `FileType` have the present ones.
+`MessageState`, `ExecState`, `ServiceState` and `FileType` have the present ones.
 """
 
 from __future__ import annotations
@@ -53,6 +53,16 @@ class ExecState(StrEnum):
     EXITED = "exited"
 
 
+class ServiceState(StrEnum):
+    """The states of a service of a workspace."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    WAITING = "waiting"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
 class FileType(StrEnum):
     """What an entry of a folder is."""
 
@@ -102,11 +112,22 @@ class Restoring(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportedService(Answer):
+    """What a session tells of a service of its workspace, as it was seconds ago. `port` is where it listens, if it
+    has one."""
+
+    name: str
+    port: int | None
+    state: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Session(Answer):
     """A session in full. `phases` are the times of its last start, in ms; `risk` is its unsaved work; `files_of` is of
     when its files are, after its volume was lost; `last_proven` is when a drill last restored its newest restore point
     whole. `rollback_to` is the restore point that it is being rolled back to, `rolled_back` is how its last rollback
-    ended. `tier` says where its files are: `hot` or `archived`; `restoring` is what is being restored now."""
+    ended. `tier` says where its files are: `hot` or `archived`; `restoring` is what is being restored now.
+    `services` are those of its workspace, all `stopped` unless it is active."""
 
     uuid: str
     user_id: str
@@ -139,6 +160,7 @@ class Session(Answer):
     conversation: KeptConversation | None
     replicas: int
     queue_length: int
+    services: tuple[ReportedService, ...]
     phases: Mapping[str, int]
     timestamp: datetime
 
@@ -166,6 +188,7 @@ class SessionSummary(Answer):
     reason_code: str | None
     labels: Mapping[str, str]
     queue_length: int | None
+    services: tuple[ReportedService, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -872,6 +895,37 @@ class ExecList(Answer):
     """The commands of a session, newest first."""
 
     execs: tuple[ExecEntry, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service(Answer):
+    """A service of a workspace. `port` is where it listens, if it has one; `restart` when it is started again after it
+    ended by itself; with `autostart` its workspace's start starts it. `exit_code`, `signal` and `reason` say how its
+    last run ended, as those of a command; all are None while it runs the first time. `starts` counts its runs since a
+    call or its workspace's start started it; `log_bytes` is what it has written so far, also what is kept no longer."""
+
+    uuid: str
+    name: str
+    command: str
+    cwd: str
+    port: int | None
+    restart: str
+    autostart: bool
+    state: str
+    exit_code: int | None
+    signal: str | None
+    reason: str | None
+    starts: int
+    started_at: datetime | None
+    ended_at: datetime | None
+    log_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceList(Answer):
+    """The services of a workspace, by name."""
+
+    services: tuple[Service, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
-from workspaces.models import Action, Deleted, Exec, FileEntry, FileList
+from workspaces.models import Action, Deleted, Exec, FileEntry, FileList, Service
 from workspaces.pages import Pages
 from workspaces.resources.execs import Command, Execs
 from workspaces.resources.files import Content, Files
+from workspaces.resources.services import Services
 from workspaces.resources.sessions import Sessions
 
 
 class Workspace:
-    """The workspace of the session `uuid`, which a call on commands and files wakes. `options` are those of the call
-    of the client that is named."""
+    """The workspace of the session `uuid`, which a call on commands, files and services wakes. `options` are those of
+    the call of the client that is named."""
 
-    def __init__(self, uuid: str, sessions: Sessions, execs: Execs, files: Files) -> None:
+    def __init__(self, uuid: str, sessions: Sessions, execs: Execs, files: Files, services: Services) -> None:
         self.uuid = uuid
         self._sessions = sessions
         self._execs = execs
         self._files = files
+        self._services = services
 
     def run(self, command: Command, **options: Any) -> Exec:
         """Run a command, as `execs.run`."""
         return self._execs.run(self.uuid, command, **options)
+
+    def serve(self, name: str, command: str, **options: Any) -> Service:
+        """Start a service, as `services.start`."""
+        return self._services.start(self.uuid, name, command, **options)
 
     def write(self, path: str, content: Content, **options: Any) -> FileEntry:
         """Write a file, as `files.write`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from app.agent.model import Call, Reply
 from app.agent.model_worker import ModelWorker
 from app.agent.protocol import Event
 from app.agent.retry import RetryingModel
+from app.agent.services.services import DOCUMENT, FOLDER, Services
 from app.agent.state import State
 from app.agent.steps import Steps
 from app.agent.tools.child import Stop
@@ -54,6 +55,13 @@ class FakeModel:
         if item.text:
             on_text(item.text)
         return item
+
+
+def services_of(workspace: Workspace, environment: Mapping[str, str] | None = None, most: int = 16) -> Services:
+    """The services of a workspace, not open yet."""
+    beside = workspace.folder.parent
+    document = beside / ".session" / DOCUMENT
+    return Services(workspace, document, beside / FOLDER, environment or {}, most=most)
 
 
 class FakeToolbox(Toolbox):

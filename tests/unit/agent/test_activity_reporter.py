@@ -36,12 +36,14 @@ class FakeManager:
     def __init__(self) -> None:
         self.reports: list[dict[str, Any]] = []
         self.resources: list[dict[str, Any] | None] = []
+        self.services: list[list[dict[str, Any]] | None] = []
         self.answers: list[Answer | None] = []
 
     def call(self, method: str, path: str, document: Any) -> Answer:
         assert (method, path) == ("POST", "/agent/v1/activity")
         self.reports.append(document["signals"])
         self.resources.append(document.get("resources"))
+        self.services.append(document.get("services"))
         answer = self.answers.pop(0) if self.answers else Answer(200, b'{"again": false}')
         if answer is None:
             raise GatewayDown("no answer")
@@ -56,8 +58,12 @@ class Home:
         self.manager = FakeManager()
         self.uses: list[dict[str, float]] = []
         """What the workspace uses, to be told once."""
+        self.services: list[dict[str, Any]] | None = None
         gateway: Any = self.manager
-        self.report = ActivityReporter(folder, gateway, lambda: self.uses.pop() if self.uses else None).report
+        reporter = ActivityReporter(
+            folder, gateway, lambda: self.uses.pop() if self.uses else None, services=lambda: self.services
+        )
+        self.report = reporter.report
         self.signs = folder / FOLDER
         self.signs.mkdir(parents=True)
 
@@ -128,6 +134,30 @@ def test_what_the_workspace_uses_goes_along_or_alone_and_is_not_repeated(home: H
     assert home.manager.resources == [{"cpu": 0.5}, None, {"cpu": 0.25}]
     assert home.manager.reports[-1] == {}
     assert not home.report(NOW + 70)
+
+
+WEB = {"name": "web", "port": 3000, "state": "running"}
+
+
+def test_services_are_told_when_they_changed_until_that_is_taken(home: Home) -> None:
+    home.services = [WEB]
+    home.manager.answers = [None, Answer(400, b"{}")]
+    assert [home.report(NOW + n) for n in range(4)] == [True, True, True, False]
+    home.services = []
+    assert [home.report(NOW + n) for n in range(4, 6)] == [True, False]
+    assert home.manager.services == [[WEB], [WEB], [WEB], []]
+
+
+def test_that_there_are_no_services_is_told_with_what_else_there_is(home: Home) -> None:
+    """The manager may know some of a volume that was replaced."""
+    assert not home.report(NOW), "not known yet"
+    home.services = []
+    assert not home.report(NOW)
+    home.edited(NOW)
+    assert home.report(NOW)
+    home.edited(NOW + 10)
+    assert home.report(NOW + 10)
+    assert home.manager.services == [[], None]
 
 
 def test_a_sign_from_the_future_is_seen_and_so_is_the_next_from_the_past(home: Home) -> None:

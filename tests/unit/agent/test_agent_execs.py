@@ -11,8 +11,8 @@ import time
 import psutil
 import pytest
 
-from app.agent.execs import exec as exec_module
 from app.agent.execs import execs as execs_module
+from app.agent.execs import run
 from app.agent.execs.exec import STREAMS
 from app.agent.execs.execs import Closed, Execs, IdReused, TooMany
 from app.agent.execs.order import BadOrder, read_order
@@ -141,9 +141,17 @@ def test_asked_to_end_it_gets_a_sigterm_first(place):
     found.kill(None)  # It has ended: nothing to do.
 
 
+def test_a_signal_right_behind_the_order_reaches_the_command(place):
+    """Before the runner has read either, and perhaps before the login shell has begun the command."""
+    found = place.begin("sleep 1000")
+    found.kill(signal.SIGHUP)
+    found.wait(PATIENCE)
+    assert ended(found) in ((None, "SIGHUP", None), (None, None, ExecReason.NOT_BEGUN))
+
+
 @pytest.mark.parametrize("number", [None, signal.SIGKILL])
 def test_what_does_not_listen_is_killed_with_all_it_started(place, number, monkeypatch):
-    monkeypatch.setattr(exec_module, "KILL_AFTER", 0.1)
+    monkeypatch.setattr(run, "KILL_AFTER", 0.1)
     mark = f"mark-{os.getpid()}-{number}"
     found = place.begin(f"trap '' TERM; setsid sh -c 'sleep 1000; : {mark}' & echo ready; while :; do sleep 0.01; done")
     wait_for(lambda: texts(found)[0] == "ready\n", "the command begins")

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from app.agent.protocol import ServiceState
 from app.core.composition import Core
 from app.core.sessions.model import Status, iso
+from app.core.sessions.reported_services import ReportedService
 from tests.unit.api.helpers import (
     ASYNC,
     LONG_WAIT,
@@ -309,7 +311,27 @@ def test_a_row_of_a_list_says_what_the_session_itself_says(client: Client, core:
     assert row == {name: (full["session"] | full)[name] for name in row}
     assert (row["labels"], row["reason_code"]) == ({"course": "python-101"}, "no_capacity")
     fields = {"uuid", "user_id", "status", "created_at", "last_activity", "expires_at", "workspace_url", "labels"}
-    assert row.keys() == fields | {"reason", "reason_code", "queue_length", "tier", "archived_at", "archives_at"}
+    fields |= {"reason", "reason_code", "queue_length", "tier", "archived_at", "archives_at", "services"}
+    assert row.keys() == fields
+
+
+def test_the_services_of_a_session_are_shown_and_stopped_where_it_is_not_active(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    assert shown(client, uuid)["services"] == []
+    web = ReportedService("web", 3_000, ServiceState.RUNNING)
+    core.store.note_services(uuid, [web, ReportedService("worker", None, ServiceState.FAILED)])
+    told: list[dict[str, Any]] = [
+        {"name": "web", "port": 3_000, "state": "running"},
+        {"name": "worker", "port": None, "state": "failed"},
+    ]
+    for status in (Status.ACTIVE, Status.SLEEPING, Status.WAKING, Status.FAILED):
+        move(core, uuid, status)
+        wanted = told if status is Status.ACTIVE else [each | {"state": "stopped"} for each in told]
+        assert shown(client, uuid)["services"] == wanted, status
+        [row] = client.get("/sessions").json["sessions"]
+        assert row["services"] == wanted
+    core.store.note_services(uuid, [])
+    assert shown(client, uuid)["services"] == []
 
 
 def test_list_filters_by_status_user_labels_and_search(client: Client, core: Core) -> None:

@@ -19,7 +19,7 @@ from app.core.redis import keys, task_queue
 from app.core.redis.dead_letters import DeadLetter
 from app.core.sessions.model import Status
 from app.core.storage.archive_keys import new_key
-from tests.fake_agent import FakeAgent
+from tests.fake_agent import SERVICE, FakeAgent
 from tests.unit.api.helpers import (
     ADMIN_KEY,
     ASYNC,
@@ -89,6 +89,7 @@ def test_each_of_them_leaves_an_entry(app: Flask, client: Client, core: Core, ag
         "messages.chat": {"message": PROMPT},
         "activity.keep_up": {"seconds": 60},
         "execs.run": {"command": PROMPT},
+        "services.start": {"name": "web", "command": PROMPT},
         "files.change": {"make": "folder"},
         "going_back.roll_back": {"restore_point": POINT},
         "going_back.fork": {"restore_point": POINT},
@@ -96,8 +97,9 @@ def test_each_of_them_leaves_an_entry(app: Flask, client: Client, core: Core, ag
     for endpoint, method, rule in mutating(app):
         uuid, name = new_session(client), add_backup(core).name
         move(core, uuid, Status.ACTIVE, provisioned=True)
-        if endpoint.startswith(("execs.", "files.")):
+        if endpoint.startswith(("execs.", "files.", "services.")):
             core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
+        agent.services["web"] = dict(SERVICE)
         put_point(core, uuid)
         letter = DeadLetter(task=task_queue.BACKUP, args=(uuid,))
         core.dead_letters.add(letter)
@@ -106,6 +108,7 @@ def test_each_of_them_leaves_an_entry(app: Flask, client: Client, core: Core, ag
             "<name>": name,
             "<letter_id>": letter.id,
             "<exec_id>": "x1",
+            "<service:name>": "web",
             "<file:path>": "a",
         }
         path = "/".join(names.get(part, part) for part in rule.split("/"))
@@ -160,6 +163,13 @@ def test_what_did_not_come_to_be_says_so(client: Client) -> None:
         ("wake", None, 404, "session_not_found"),
         ("wake", "zzzzzzzz", 404, "session_not_found"),
     ]
+
+
+def test_what_a_service_is_called_names_no_other_session(client: Client) -> None:
+    """It may look like a backup of one."""
+    uuid = new_session(client)
+    client.delete(f"/session/{uuid}/services/app-zzzzzzzz-20261120-080000.zip")
+    assert told(client, "action", "uuid")[0] == ("stop_service", uuid)
 
 
 def test_a_deletion_says_what_it_did_without(client: Client) -> None:

@@ -158,14 +158,23 @@ def bytes_at_the_gateway(service: Service) -> Any:
     return service.workspace(body_budget_bytes=10).ask()
 
 
-def running_commands(service: Service) -> Any:
-    client = service.client(execs_at_once=1)
+def refused_by_agent(service: Service, call: str, body: Any, **settings: Any) -> Any:
+    """The answer to a call of which the workspace's agent says that it is one too many."""
+    client = service.client(**settings)
     uuid, agent = new_session(client), service.agent()
     core = core_of(client.application)
     move(core, uuid, Status.ACTIVE)
     core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
     agent.raw_response = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n"
-    return client.post(f"/session/{uuid}/exec", json={"command": "true"})
+    return client.post(f"/session/{uuid}/{call}", json=body)
+
+
+def running_commands(service: Service) -> Any:
+    return refused_by_agent(service, "exec", {"command": "true"}, execs_at_once=1)
+
+
+def services(service: Service) -> Any:
+    return refused_by_agent(service, "services", {"name": "web", "command": "true"}, services_per_session=1)
 
 
 def long_files(service: Service) -> Any:
@@ -220,6 +229,7 @@ CASES: list[tuple[Reach, int, str, str, str, str]] = [
     (streams_of_server, 503, "too_many_streams", "server", "1", "MAX_STREAMS"),
     (long_files, 429, "too_many_transfers", "user ada", "1", "FILES_AT_ONCE"),
     (running_commands, 429, "too_many_execs", "session", "1", "EXECS_AT_ONCE"),
+    (services, 409, "too_many_services", "session", "1", "SERVICES_PER_SESSION"),
     (calls_at_the_gateway, 429, "too_many_calls", "session", "1", "GATEWAY_CALLS_PER_SESSION"),
     (bytes_at_the_gateway, 503, "busy", "server", "10", "BODY_BUDGET_BYTES"),
     (tokens_of_a_day, 429, "llm_budget_exceeded", "user", "100", "LLM_TOKENS_PER_DAY"),

@@ -52,6 +52,11 @@ class Api(httpx.BaseTransport):
         return [json.loads(request.content) if request.content else None for request in self.requests]
 
 
+def asked(api: Api) -> list[str]:
+    """Method and URL of each request that came."""
+    return [f"{each.method} {each.url.raw_path.decode()}" for each in api.requests]
+
+
 def answer(body: Any, status: int = 200, **headers: str) -> httpx.Response:
     """A JSON answer."""
     return httpx.Response(status, json=body, headers={name.replace("_", "-"): text for name, text in headers.items()})
@@ -207,6 +212,28 @@ def wrote(path: str = "a.py", etag: str = '"v2"', status: int = 201) -> httpx.Re
 def content_of(content: bytes, etag: str = '"v1"') -> httpx.Response:
     """The answer to a file that is read."""
     return httpx.Response(200, stream=Body(content), headers={"Content-Length": str(len(content)), "ETag": etag})
+
+
+def service(name: str = "web", **fields: Any) -> dict[str, Any]:
+    """A service of a workspace, by default one that runs for the first time."""
+    return {
+        "uuid": UUID,
+        "name": name,
+        "command": "npm run dev",
+        "cwd": ".",
+        "port": 3000,
+        "restart": "on_failure",
+        "autostart": False,
+        "state": "running",
+        "exit_code": None,
+        "signal": None,
+        "reason": None,
+        "starts": 1,
+        "started_at": TIME,
+        "ended_at": None if fields.get("state") in (None, "running", "starting") else TIME,
+        "log_bytes": 4,
+        **fields,
+    }
 
 
 RUNNING: dict[str, Any] = {"state": "running", "exit_code": None, "ended_at": None}

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.unit.clients.api import RUNNING, UUID, Api, Body, answer, command, problem, sse, stream, with_output
+from tests.unit.clients.api import RUNNING, UUID, Api, Body, answer, asked, command, problem, sse, stream, with_output
 from tests.unit.clients.conftest import Sessionctl
 from workspaces.cli.context import FAILED, NOT_FOUND, TIMED_OUT, USAGE
 from workspaces.cli.output import relay, relay_bytes, shortened
@@ -53,10 +53,6 @@ class Terminal(io.TextIOWrapper):
 
 def interrupted(*events: str) -> httpx.Response:
     return httpx.Response(200, stream=Interrupted(*events))
-
-
-def asked(api: Api) -> list[str]:
-    return [f"{each.method} {each.url.raw_path.decode()}" for each in api.requests]
 
 
 def test_a_commands_output_is_its_own_and_so_is_its_code(sessionctl: Sessionctl) -> None:

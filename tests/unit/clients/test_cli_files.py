@@ -10,15 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.unit.clients.api import UUID, Api, Body, content_of, entry, listed, problem, wrote
+from tests.unit.clients.api import UUID, Api, Body, asked, content_of, entry, listed, problem, wrote
 from tests.unit.clients.conftest import Sessionctl
 from workspaces.cli.context import FAILED, NOT_FOUND, USAGE
 
 HERE = f"/session/{UUID}/files"
-
-
-def asked(api: Api) -> list[str]:
-    return [f"{each.method} {each.url.raw_path.decode()}" for each in api.requests]
 
 
 def folder(path: str) -> httpx.Response:

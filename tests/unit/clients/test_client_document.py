@@ -26,16 +26,18 @@ from tests.conftest import ROOT
 from workspaces import Workspaces, events, models
 from workspaces.cli.running import WHY
 from workspaces.decoding import Answer
+from workspaces.http import JSON, TEXT
 from workspaces.kept_bytes import OCTETS
 from workspaces.pages import Pages
 from workspaces.resources.base import OPERATION
+from workspaces.resources.services import Restart
 from workspaces.sse import Stream
 from workspaces.version import VERSION
 
 FOR_BROWSERS = {"root", "docs", "docsAsset", "again"}
 """Operations that are pages, and no calls of a program."""
 
-JSON, OPENMETRICS = "application/json", "application/openmetrics-text"
+OPENMETRICS = "application/openmetrics-text"
 """A second type of the same text."""
 
 PYTHON_NAMES = {"from": "first", "to": "last", "Prefer": "wait", "Idempotency-Key": "idempotency_key"}
@@ -49,7 +51,8 @@ OWN = {"downloadBackup": {"to"}}
 CONDITIONS = ("If-Match", "If-None-Match")
 """A read needs none, but to go on where it broke."""
 
-IGNORED = {STREAM: {"Prefer"}, OCTETS: {"Prefer", "Last-Event-ID", *CONDITIONS}, JSON: {"Last-Event-ID"}}
+IGNORED = {STREAM: {"Prefer"}, OCTETS: {"Prefer", "Last-Event-ID", *CONDITIONS}}
+IGNORED |= dict.fromkeys((JSON, TEXT), {"Last-Event-ID"})
 """Parameters that the API ignores in calls for this type of answer."""
 
 FOR_BYTES = {"stream"}
@@ -219,6 +222,7 @@ def test_every_type_of_event_has_a_class(document):
 
     assert kinds("SessionEvents", "ChatEvents") == events.TYPES.keys()
     assert kinds("ExecEvents") == events.EXEC_TYPES.keys()
+    assert kinds("LogEvents") == events.SERVICE_TYPES.keys()
     assert kinds("FeedEvents") == events.FEED_TYPES.keys()
 
 
@@ -229,6 +233,9 @@ def test_every_type_of_event_has_a_class(document):
         (models.MessageState, "Message", "state"),
         (models.ExecState, "Exec", "state"),
         ([*WHY, None], "Exec", "reason"),
+        (models.ServiceState, "Service", "state"),
+        ([*WHY, None], "Service", "reason"),
+        (get_args(Restart), "Service", "restart"),
     ],
 )
 def test_words_are_those_of_the_document(document, words, schema, field):

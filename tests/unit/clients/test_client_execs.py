@@ -18,6 +18,7 @@ from tests.unit.clients.api import (
     Broken,
     Turn,
     answer,
+    asked,
     command,
     problem,
     sse,
@@ -44,10 +45,6 @@ OUT = sse("4-0", "stdout", text="out\n")
 ERR = sse("4-3", "stderr", text="no\n")
 EXIT = sse("4-3", "exit", **command(exit_code=2))
 CONTENT = bytes(range(256)) * 300
-
-
-def asked(api: Api) -> list[str]:
-    return [f"{each.method} {each.url.raw_path.decode()}" for each in api.requests]
 
 
 def test_a_command_is_run_with_all_that_it_is_given() -> None:

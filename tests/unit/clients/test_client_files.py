@@ -11,7 +11,20 @@ from typing import Any, BinaryIO
 import httpx
 import pytest
 
-from tests.unit.clients.api import UUID, Api, Body, Broken, Turn, answer, content_of, entry, listed, problem, wrote
+from tests.unit.clients.api import (
+    UUID,
+    Api,
+    Body,
+    Broken,
+    Turn,
+    answer,
+    asked,
+    content_of,
+    entry,
+    listed,
+    problem,
+    wrote,
+)
 from workspaces import (
     ApiError,
     Asleep,
@@ -69,10 +82,6 @@ class Pipe(io.BytesIO):
 
     def tell(self) -> int:
         raise io.UnsupportedOperation
-
-
-def asked(api: Api) -> list[str]:
-    return [f"{each.method} {each.url.raw_path.decode()}" for each in api.requests]
 
 
 # Listing

@@ -14,18 +14,16 @@ from tests.unit.clients.api import (
     Api,
     action,
     answer,
+    asked,
     content_of,
     created,
     entry,
     listed,
+    service,
     with_output,
     wrote,
 )
 from workspaces import Client, ConfigError, Workspaces
-
-
-def asked(api: Api) -> list[str]:
-    return [f"{each.method} {each.url.raw_path.decode()}" for each in api.requests]
 
 
 def test_the_shortest_program(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,22 +45,25 @@ def test_the_shortest_program(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_call_is_the_clients() -> None:
     deleted = {"uuid": UUID, "status": "terminated", "message": "", "backup": None, "risk": None}
-    api = Api(content_of(b"x"), listed(entry()), action("sleep"), action("wake"), answer(deleted))
+    api = Api(content_of(b"x"), listed(entry()), answer(service()), action("sleep"), action("wake"), answer(deleted))
     ws = api.client().workspace(UUID)
     assert (ws.uuid, repr(ws)) == (UUID, f"Workspace({UUID!r})")
     assert ws.read("a.py", wake=False) == b"x"
     assert [each.path for each in ws.list_files(depth=2)] == ["a.py"]
+    assert ws.serve("web", "npm run dev", port=3000).state == "running"
     assert ws.sleep(wait=5).action == "sleep"
     assert ws.wake().action == "wake"
     assert ws.delete(backup="false").status == "terminated"
     assert asked(api) == [
         f"GET /session/{UUID}/files/a.py?wake=false",
         f"GET /session/{UUID}/files?path=.&depth=2",
+        f"POST /session/{UUID}/services",
         f"POST /session/{UUID}/sleep",
         f"POST /session/{UUID}/wake",
         f"DELETE /session/{UUID}?backup=false",
     ]
-    assert api.requests[2].headers["Prefer"] == "wait=5"
+    assert json.loads(api.requests[2].content) == {"name": "web", "command": "npm run dev", "port": 3000}
+    assert api.requests[3].headers["Prefer"] == "wait=5"
 
 
 @pytest.mark.parametrize("given", [{"api_url": "http://other"}, {"api_key": KEY}])

@@ -10,6 +10,7 @@ import redis
 from app.core.sessions.model import Record, Status
 from app.core.sessions.store import SessionStore
 from tests.redis_users import Guarded, guarded_redis
+from tests.unit.core.reached import Clock
 from tests.world import World
 
 
@@ -17,6 +18,11 @@ from tests.world import World
 def uuid(world: World) -> str:
     """That of a session that is up."""
     return world.active()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture

@@ -10,15 +10,18 @@ import pytest
 import redis
 from flask import Flask
 
-from app.agent.protocol import REPORT_EVENTS
+from app.agent.protocol import REPORT_EVENTS, SERVICES_MOST, ServiceState
 from app.core.agents.requests import AGENT_TIMEOUT
 from app.core.redis import keys, task_queue
 from app.core.sessions.model import Status
+from app.core.sessions.reported_services import ReportedService
 from app.core.sessions.resources import Sample
+from app.gateway.activity_report import INSIDE
 from app.gateway.parts import EXTENSION
 from tests.unit.gateway.helpers import Workspace, event, parts_of
 
 HELLO = {"address": "http://127.0.0.1:1111", "name": "pod-1", "boot": "b1"}
+WEB = {"name": "web", "port": 3_000, "state": "running"}
 RESTORED: dict[str, Any] = {"files_of": 1_000.0, "task": task_queue.RESTORE}
 
 
@@ -37,6 +40,10 @@ def tell(workspace: Workspace, **signals: Any) -> Any:
 
 def used(workspace: Workspace, **told: Any) -> Any:
     return workspace.call("POST", "/agent/v1/activity", json={"signals": {}, "resources": told})
+
+
+def serve(workspace: Workspace, *services: Any) -> Any:
+    return workspace.call("POST", "/agent/v1/activity", json={"signals": {}, "services": services})
 
 
 def test_hello_says_where_the_agent_is_and_starts_delivery(workspace: Workspace) -> None:
@@ -321,6 +328,32 @@ def test_no_workspace_uses_more_than_a_machine_has(workspace: Workspace) -> None
     assert list(workspace.core.resources.read(workspace.uuid).values()) == [Sample(4_096.0, 2**50, 2**50)]
 
 
+def test_the_services_of_a_workspace_are_noted_and_are_no_activity(workspace: Workspace) -> None:
+    """The newest report counts; one without them changes nothing."""
+    before = workspace.record().last_activity
+    worker = {"name": "worker", "port": None, "state": "failed"}
+    assert serve(workspace, WEB, worker).json == {"again": False}
+    noted = (
+        ReportedService("web", 3_000, ServiceState.RUNNING),
+        ReportedService("worker", None, ServiceState.FAILED),
+    )
+    assert (workspace.record().services, workspace.record().last_activity) == (noted, before)
+    assert workspace.core.activity.read(workspace.uuid) == {}
+    tell(workspace, editor={"age": 5})
+    assert workspace.record().services == noted
+    assert serve(workspace).status_code == 200
+    assert workspace.record().services == ()
+
+
+def test_as_many_services_as_there_may_be_fit_into_a_report_and_a_record(workspace: Workspace) -> None:
+    """With the longest names, beside all else that a report may have."""
+    services = [{"name": f"{number:032}", "port": 65_535, "state": "starting"} for number in range(SERVICES_MOST)]
+    signals = {name: {"age": 1.5, "detail": "x" * 96} for name in INSIDE}
+    body = {"signals": signals, "resources": {"cpu": 1.0, "memory_bytes": 1, "disk_bytes": 1}, "services": services}
+    assert workspace.call("POST", "/agent/v1/activity", json=body).status_code == 200
+    assert [each.name for each in workspace.record().services] == [each["name"] for each in services]
+
+
 NONSENSE: dict[str, list[Any]] = {
     "hello": [
         *(None, [], {}, {"address": 5}, {**HELLO, "name": None}),
@@ -354,9 +387,26 @@ NONSENSE: dict[str, list[Any]] = {
         {"cpu": 10**400, "memory_bytes": 1, "disk_bytes": 1},
     ],
 }
+NONSENSE["services"] = [
+    {},
+    "web",
+    [{"name": "web", "port": 80, "state": "running"}] * 17,
+    [7],
+    [{"port": 80, "state": "running"}],
+    [{"name": "web,x", "port": 80, "state": "running"}],
+    [{"name": "x" * 33, "port": 80, "state": "running"}],
+    [{"name": "web", "port": 0, "state": "running"}],
+    [{"name": "web", "port": 65_536, "state": "running"}],
+    [{"name": "web", "port": True, "state": "running"}],
+    [{"name": "web", "port": "80", "state": "running"}],
+    [{"name": "web", "port": 80, "state": "asleep"}],
+    [{"name": "web", "port": 80, "state": ["running"]}],
+    [{"name": "web", "port": 80}],
+]
 REFUSED = [(call, said) for call in ("hello", "unfinished") for said in NONSENSE[call]]
 REFUSED += [("activity", {"signals": each}) for each in NONSENSE["signals"]]
 REFUSED += [("activity", {"signals": {}, "resources": each}) for each in NONSENSE["resources"]]
+REFUSED += [("activity", {"signals": {}, "services": each}) for each in NONSENSE["services"]]
 
 
 @pytest.mark.parametrize(("call", "said"), REFUSED)
@@ -367,6 +417,7 @@ def test_what_makes_no_sense_is_refused_and_not_noted(workspace: Workspace, call
     assert workspace.core.inbox.agent(workspace.uuid) is None
     assert workspace.core.activity.read(workspace.uuid) == {}
     assert workspace.core.resources.read(workspace.uuid) == {}
+    assert workspace.record().services == ()
 
 
 def test_reports_of_a_session_that_is_being_stopped_change_nothing(app: Flask) -> None:
@@ -375,6 +426,8 @@ def test_reports_of_a_session_that_is_being_stopped_change_nothing(app: Flask) -
     assert workspace.report(busy=True).status_code == 204
     assert tell(workspace, editor={"age": 0}).json == {"again": False}
     assert used(workspace, cpu=1.0, memory_bytes=1, disk_bytes=1).status_code == 200
+    assert serve(workspace, WEB).status_code == 200
+    assert workspace.record().services == ()
     assert workspace.record().last_activity == before
     assert workspace.core.activity.read(workspace.uuid) == {}
     assert workspace.core.resources.read(workspace.uuid) == {}

@@ -119,6 +119,18 @@ function FORMS.note(text)
   return read and type(note.since) == 'number' and note.since >= 0 and note.since < 1e11 and type(note.reason) == 'string'
 end
 
+function FORMS.services(text)
+  local found, rest = 0, text == '' and '' or text .. ','
+  while rest ~= '' do
+    local name, port, state, left = string.match(rest, '^(%w[%w_-]*):(%d*):(%l+),(.*)$')
+    local known = name and #name <= 32 and SERVICE_STATES[state]
+    local possible = port == '' or (port and string.find(port, '^[1-9]%d?%d?%d?%d?$') and tonumber(port) <= 65535)
+    if not (known and possible) then return false end
+    found, rest = found + 1, left
+  end
+  return found <= SERVICES_MOST
+end
+
 local function well_formed(field, text)
   local form = USE_FIELDS[field]
   return form ~= nil and #text <= LONGEST_USE and FORMS[form](text)
@@ -144,7 +156,7 @@ end
 -- Merge the pending use into the record, which leaves out fields at their default.
 local function merge_use(session)
   for field, text in pairs(pending_use(session)) do
-    if text == '0' or text == '{}' then
+    if text == '0' or text == '{}' or text == '' then
       redis.call('HDEL', session, field)
     else
       redis.call('HSET', session, field, text)
@@ -381,13 +393,13 @@ redis.call('EXPIRE', resources, given.kept)
 redis.call('HSET', session .. ':use', 'disk_used_mib', given.disk_mib)
 return 1
 
--- script unarchived
--- Note that a session's stored conversation is behind. Answers 0 when the session does not exist.
+-- script noted
+-- Note a field of a session's use. Answers 0 when the session does not exist.
 -- keys: session
--- args: note
+-- args: field, text
 local status = redis.call('HGET', session, 'status')
 if not status or status == 'terminated' then return 0 end
-redis.call('HSET', session .. ':use', 'unarchived', given.note)
+redis.call('HSET', session .. ':use', given.field, given.text)
 return 1
 
 -- script append

@@ -10,7 +10,7 @@ import typer
 
 from workspaces.cli.context import Json, Limit, Uuid, client, late, named_values
 from workspaces.cli.output import ago, print_facts, print_json, print_list, relay_bytes, shortened, size
-from workspaces.cli.running import Shown, attend, how_it_ended
+from workspaces.cli.running import Shown, attend, ending, how_it_ended
 from workspaces.models import ExecEntry
 from workspaces.resources.base import MOST_WAIT, new_id
 
@@ -20,6 +20,11 @@ LONGEST_COMMAND = 60
 """Characters shown of a command in a list."""
 
 ExecId = Annotated[str, typer.Argument(help="The command's id, as `execs` lists it.", show_default=False)]
+Command = Annotated[
+    list[str],
+    typer.Argument(help="A text for the shell; or a program and its arguments, after `--`.", show_default=False),
+]
+Cwd = Annotated[str | None, typer.Option(help="The folder, relative to the workspace's.")]
 Wake = Annotated[bool, typer.Option(help="Wake the session if it sleeps.")]
 
 
@@ -27,11 +32,8 @@ Wake = Annotated[bool, typer.Option(help="Wake the session if it sleeps.")]
 def run(
     context: typer.Context,
     uuid: Uuid,
-    command: Annotated[
-        list[str],
-        typer.Argument(help="A text for the shell; or a program and its arguments, after `--`.", show_default=False),
-    ],
-    cwd: Annotated[str | None, typer.Option(help="The folder, relative to the workspace's.")] = None,
+    command: Command,
+    cwd: Cwd = None,
     env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated.", show_default=False)] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds after which it is ended.")] = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="Send it standard input.")] = False,
@@ -156,6 +158,4 @@ def _text(found: ExecEntry) -> str:
 
 
 def _state(found: ExecEntry) -> str:
-    if found.running:
-        return "running"
-    return found.reason or found.signal or f"exit {found.exit_code}"
+    return "running" if found.running else ending(found)

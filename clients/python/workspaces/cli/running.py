@@ -12,7 +12,7 @@ import typer
 from workspaces.cli.output import print_event, relay, say
 from workspaces.errors import Asleep, ConnectionFailed, ExecNotFound
 from workspaces.events import Event, ExitEvent, OutputEvent
-from workspaces.models import ExecEntry
+from workspaces.models import ExecEntry, Service
 from workspaces.resources.execs import Execs
 from workspaces.sse import Stream
 
@@ -85,6 +85,11 @@ def how_it_ended(ended: ExecEntry) -> int:
     if ended.signal is not None:
         return 128 + number_of(ended.signal)
     return ENDED if ended.exit_code is None else ended.exit_code
+
+
+def ending(found: ExecEntry | Service) -> str:
+    """How a run ended, in a word or two."""
+    return found.reason or found.signal or f"exit {found.exit_code}"
 
 
 def number_of(name: str) -> int:

@@ -317,6 +317,7 @@ def shown(session: Session, *, as_json: bool = False) -> None:
             "files saved": _saved(session),
             "last proven": when(session.last_proven),
             "files are of": when(session.files_of),
+            "services": ", ".join(f"{each.name} {each.state}" for each in session.services),
             "waiting prompts": str(session.queue_length or ""),
             "steps of its start": ", ".join(f"{name} {ms} ms" for name, ms in session.phases.items()),
         }

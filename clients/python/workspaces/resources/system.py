@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from workspaces.decoding import decode
+from workspaces.http import TEXT
 from workspaces.models import Diagnosis, Health, History, Keys, Metrics, Processes, Settings
 from workspaces.resources.base import Resource, operation
-
-TEXT = "text/plain"
 
 
 class System(Resource):

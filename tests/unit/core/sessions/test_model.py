@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.agent.protocol import SERVICE_NAME, ServiceState
 from app.core.sessions.model import (
     CODECS,
     GONE,
@@ -18,6 +19,7 @@ from app.core.sessions.model import (
     new_uuid,
     sources,
 )
+from app.core.sessions.reported_services import ReportedService
 from app.core.signal_kinds import SIGNALS
 from tests.unit.core.conftest import a_record
 
@@ -25,6 +27,12 @@ ACTIVE = a_record(status=Status.ACTIVE, idle_timeout=60.0, ttl=600.0, last_activ
 
 times = st.integers(0, 2**40).map(lambda ms: ms / 1000)
 signals = st.builds(Signal, times, times, st.from_regex("([a-z0-9]+( [a-z]+)?)?", fullmatch=True))
+services = st.builds(
+    ReportedService,
+    name=st.from_regex(SERVICE_NAME, fullmatch=True),
+    port=st.none() | st.integers(1, 65_535),
+    state=st.sampled_from(ServiceState),
+)
 records = st.builds(
     Record,
     uuid=st.from_regex(UUID_PATTERN, fullmatch=True),
@@ -40,6 +48,7 @@ records = st.builds(
     delete_backup=st.booleans(),
     phases=st.dictionaries(st.sampled_from(["enqueued", "volume", "started", "ready"]), st.integers(0, 10**6)),
     unsaved_work=st.dictionaries(st.text(), st.integers()),
+    services=st.lists(services).map(tuple),
     unarchived=st.dictionaries(st.text(), st.integers()),
     signals=st.dictionaries(st.sampled_from(list(SIGNALS)), signals),
 )

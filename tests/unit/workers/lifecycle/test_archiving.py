@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from app.agent.protocol import ServiceState
 from app.core.errors import ArchiveError, IllegalState, RetryableError
 from app.core.limit_errors import QuotaExceeded
 from app.core.redis import keys, task_queue
 from app.core.restore_points.names import reference
 from app.core.sessions.idle_policy import EXPIRY_RETRY
 from app.core.sessions.model import Signal, Status, Tier, iso
+from app.core.sessions.reported_services import ReportedService
 from app.core.signal_kinds import SIGNALS
 from app.core.storage.archive_keys import new_key
 from tests.fakes import raising
@@ -487,9 +489,11 @@ def test_it_takes_less_than_a_kilobyte(world: World) -> None:
         world.pass_time(60)
         forgotten = [name for name, kind in SIGNALS.items() if not kind.kept_archived]
         world.core.activity.write(uuid, {name: Signal(world.now, detail="make -j8") for name in forgotten})
+        world.core.store.note_services(uuid, [ReportedService("web", 3_000, ServiceState.RUNNING)])
         world.save(uuid)
-    world.sleep(uuid)
+    assert world.sleep(uuid).services
     world.expire(TTL)
+    assert not world.get(uuid).services
     own = [name for name in world.core.redis.scan_iter("*") if uuid in name and not name.startswith("ledger:")]
     sizes = {name: world.core.redis.memory_usage(name) for name in own if not name.endswith(":events")}
     assert world.get(uuid).tier is Tier.ARCHIVED

@@ -213,6 +213,7 @@ def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
                 AGENT_COMMAND_TIMEOUT="120.0",
                 EXEC_TIMEOUT="3600.0",
                 EXECS_AT_ONCE="16",
+                SERVICES_PER_SESSION="16",
                 EXEC_OUTPUT_BYTES="16777216",
                 CHECKPOINT_INTERVAL="180.0",
                 UNDO_POINTS="20",
