@@ -39,7 +39,7 @@ RUN --mount=type=secret,id=ca \
 FROM node AS editor-builder
 RUN apt-get update && \
     apt-get install -y --no-install-recommends g++ make libkrb5-dev libsecret-1-dev
-COPY app/editor/install app/editor/page.js app/editor/launch.js app/editor/guard.js app/editor/activity.js app/editor/disconnect.js app/editor/files.js app/editor/foreground.js app/editor/proc.js app/editor/quiet.js app/editor/resources.js app/editor/code_server.json app/editor/package.json app/editor/package-lock.json app/editor/.npmrc app/editor/keep /src/
+COPY app/editor/install app/editor/page.js app/editor/launch.js app/editor/guard.js app/editor/ports.js app/editor/listeners.js app/editor/not_listening.js app/editor/activity.js app/editor/disconnect.js app/editor/files.js app/editor/foreground.js app/editor/proc.js app/editor/quiet.js app/editor/resources.js app/editor/code_server.json app/editor/package.json app/editor/package-lock.json app/editor/.npmrc app/editor/keep /src/
 COPY app/editor/extension /src/extension
 RUN --mount=type=secret,id=ca \
     if [ -f /run/secrets/ca ]; then export NODE_EXTRA_CA_CERTS=/run/secrets/ca; fi && \
@@ -121,7 +121,7 @@ COPY --from=service-packages /opt/service /opt/service
 COPY --from=agent-packages /opt/agent /opt/agent
 COPY --from=editor /usr/local /usr/local
 COPY --from=editor /opt/editor/node_modules /opt/editor/node_modules
-COPY app/editor/launch.js app/editor/guard.js app/editor/activity.js app/editor/disconnect.js app/editor/files.js app/editor/foreground.js app/editor/proc.js app/editor/quiet.js app/editor/resources.js app/editor/workspace.js app/editor/code_server.json app/editor/prime.js /opt/editor/
+COPY app/editor/launch.js app/editor/guard.js app/editor/ports.js app/editor/listeners.js app/editor/not_listening.js app/editor/activity.js app/editor/disconnect.js app/editor/files.js app/editor/foreground.js app/editor/proc.js app/editor/quiet.js app/editor/resources.js app/editor/workspace.js app/editor/code_server.json app/editor/prime.js /opt/editor/
 ENV HOME=/workspace/home \
     SHELL=/bin/bash \
     LANG=C.UTF-8

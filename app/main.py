@@ -33,6 +33,7 @@ from app.api import (
     messages,
     overview,
     past_events,
+    ports,
     probes,
     processes,
     recovery,
@@ -111,7 +112,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or Settings.from_env()
     check_keys(settings, backups=settings.runtime == "local")
     app, core, keyring = _begin("app", settings)
-    app.url_map.converters |= {"session": SessionName, "file": files.FilePath, "service": services.ServiceName}
+    app.url_map.converters |= {
+        "session": SessionName,
+        "file": files.FilePath,
+        "service": services.ServiceName,
+        "port": ports.PortNumber,
+    }
     app.extensions[SLOTS] = stream_slots(settings.max_streams)
     app.extensions[INSTRUMENTS] = instruments = WebInstruments()
     shown = {tenant_limits.Kind.STREAM: instruments.streams, tenant_limits.Kind.WAIT: instruments.waits}
@@ -141,6 +147,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         messages,
         execs,
         services,
+        ports,
         files,
         past_events,
         backups,

@@ -2,7 +2,8 @@
 
 A test ends turns by hand (`answers`), and makes it misbehave: `statuses` are sent for the next prompts instead of
 taking them, `die_after_taking` takes a prompt and breaks the connection before it has said so. `saved` is whether it
-can store its conversation. `services` are those that it has, and `logs` what these wrote. The editor beside it confirms
+can store its conversation. `services` are those that it has, `logs` what these
+wrote, and `ports` its ports but for those where nothing is. The editor beside it confirms
 orders by `disconnect_secret`. `raw_response` is sent instead of any response, headers and all, and `endless` after it
 until the connection is cut off; `sent` is how many bytes of that were written.
 """
@@ -93,6 +94,13 @@ SERVICE: Mapping[str, Any] = {
 """A service that is up."""
 
 
+PORT: Mapping[str, Any] = {"port": 3000, "state": "listening", "process": "node", "service": "web"}
+"""A port where a service listens."""
+
+NO_PORT: Mapping[str, Any] = {"state": "stopped", "process": None, "service": None}
+"""What is at a port where nothing listens."""
+
+
 class FakeAgent:
     """What one agent was asked and has. `accepted` are the ids of prompts in the order it took them, each once."""
 
@@ -122,6 +130,7 @@ class FakeAgent:
         self.running = False
         self.services: dict[str, dict[str, Any]] = {}
         self.logs: dict[str, bytes] = {}
+        self.ports: dict[int, dict[str, Any]] = {}
         self.disconnect_secret = ""
         self.requests: list[tuple[str, str, dict[str, Any]]] = []
         self.tokens: list[str] = []
@@ -163,6 +172,12 @@ class FakeAgent:
         piece = log[start : start + 65_536]
         said = {"text": piece.decode(errors="replace"), "next": start + len(piece), "size": len(log)}
         return 200, {"service": self.services[name], **said}
+
+    def at(self, port: str) -> dict[str, Any]:
+        """What the calls on ports answer; "" for that on all."""
+        if not port:
+            return {"ports": list(self.ports.values())}
+        return self.ports.get(int(port), {"port": int(port), **NO_PORT})
 
     def restore(self, message_id: str) -> int:
         """The status of a request to restore a checkpoint: there is one if it is known what that restores, once no turn
@@ -238,6 +253,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._note({})
         if self._about_services():
+            return
+        if self.path.startswith("/ports"):
+            self._say(200, self.agent.at(urlsplit(self.path).path.removeprefix("/ports").strip("/")))
             return
         if self.path.startswith("/execs"):
             self._say(200, dict(EXEC) if self.path.startswith("/execs/") else {"execs": [dict(EXEC)]})

@@ -6,7 +6,7 @@ import hashlib
 import math
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import NoReturn
@@ -56,6 +56,7 @@ class FakeWorkspace:
     ended: float = 0.0
     agent: str = ""
     epoch: int = 0
+    ports: tuple[int, ...] = ()
     files_deleted_at: float = 0.0
     files: dict[str, bytes] = field(default_factory=dict)
     unreadable: set[str] = field(default_factory=set)
@@ -163,6 +164,11 @@ class FakeRuntime:
 
     def look_again(self, uuid: str) -> None:
         self._called("look_again", uuid, 0)
+
+    def lead_ports(self, uuid: str, ports: Sequence[int]) -> None:
+        self._called("lead_ports", uuid, 0)
+        if uuid in self.workspaces:
+            self.workspaces[uuid].ports = tuple(ports)
 
     def remove(self, uuid: str, generation: int, *, force: bool = False) -> None:
         self._called("remove", uuid, generation)

@@ -95,6 +95,12 @@ class Front:
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
 
+    def lead_to_port(self, uuid: str, port: int) -> None:
+        """The same for a port of a workspace, which its editor answers for."""
+        self._add_way(f"{port}--vs-code-{uuid}.{DOMAIN}", "/", f"user-{uuid}", f"vs-code-{uuid}")
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+
     def start(self, uuids: list[str]) -> None:
         self._add_way(f"*.{DOMAIN}", "/", NOWHERE, "of none")
         self._add_way(AGENTS_HOST, "/chat/", NOWHERE, "of none")

@@ -145,10 +145,10 @@ class Service:
         )
 
     def done(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
-        """The JSON answer of a call that must succeed."""
+        """The JSON answer of a call that must succeed, None if there is none."""
         answer = self.call(method, path, body, **more)
         assert answer.ok, answer.text
-        return answer.json()
+        return answer.json() if answer.content else None
 
     def create(self, user_id: str = "ada", **wanted: Any) -> Any:
         """A new session, as the API answers it, once it is active."""

@@ -87,6 +87,9 @@ WEB: Mapping[str, Sequence[Try]] = {
     "services.restart": [KEYED],
     "services.stop": [KEYED],
     "services.log": [KEYED, replace(KEYED, query="tail=100")],
+    "ports.list_all": [KEYED],
+    "ports.open_one": [KEYED, replace(KEYED, body={"path": "/"})],
+    "ports.close": [KEYED],
     "files.listing": [KEYED, replace(KEYED, query="path=..&depth=9")],
     "files.read": [KEYED],
     "files.write": [replace(KEYED, body={"forged": True})],
@@ -210,6 +213,8 @@ AGENT: Mapping[str, Sequence[Try]] = {
     "services.restart": [Try(body={})],
     "services.remove": [Try()],
     "services.read_log": [Try()],
+    "ports.list_all": [Try()],
+    "ports.show": [Try()],
     "files.listing": [Try(query="path=.")],
     "files.entry": [Try(query="path=<file:path>")],
     "files.read": [Try(query="path=<file:path>&etag=1-1-1")],
@@ -228,8 +233,11 @@ AGENT: Mapping[str, Sequence[Try]] = {
 VISITS = (
     ("<host>", "GET", "/"),
     ("<host>", "GET", "/?folder=/"),
-    ("<host>", "GET", "/proxy/<agent>/history"),
+    ("<host>", "GET", "/.session/port?port=3000&path=/"),
     ("<host>", "POST", "/"),
+    ("3000--<host>", "GET", "/"),
+    ("3000--<host>", "POST", "/"),
+    ("3000--<host>", "SOCKET", "/"),
     ("<host>", "POST", "/.session/retry"),
     ("<host>", "SOCKET", "/?reconnectionToken=0&skipWebSocketFrames=false"),
     ("<agents>", "GET", "/chat/<session:uuid>/history"),
@@ -238,7 +246,7 @@ VISITS = (
 )
 """What a visitor may ask of a workspace and its agent, by host, method and path."""
 
-EDITOR = ("/", "/?folder=/", "/login", "/vscode/", "/_static/src/browser/robots.txt", "/proxy/<agent>/history")
+EDITOR = ("/", "/?folder=/", "/login", "/vscode/", "/_static/src/browser/robots.txt")
 """What an editor serves to whoever it lets in."""
 
 CROOKED = (

@@ -199,7 +199,7 @@ class Attacker(Tenant):
 
 
 class Victim(Tenant):
-    """One with a conversation, files, a command that ran, a service, and a backup."""
+    """One with a conversation, files, a command that ran, a service, an opened port, and a backup."""
 
     def __init__(self, service: Service) -> None:
         super().__init__(service, BOB, labels={"project": MARK})
@@ -210,6 +210,7 @@ class Victim(Tenant):
         ran = service.done("POST", f"/session/{self.uuid}/exec", {"command": f"echo {MARK}"})
         self.exec_id = str(ran["exec_id"])
         service.done("POST", f"/session/{self.uuid}/services", {"name": SERVICE, "command": f"echo {MARK}; sleep 1000"})
+        service.done("POST", f"/session/{self.uuid}/ports/3000/open")
         service.done("POST", f"/session/{self.uuid}/backup")
         made = wait_for(lambda: service.done("GET", f"/session/{self.uuid}/backups")["backups"], "the backup")
         self.backup = str(made[0]["name"])

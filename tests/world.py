@@ -26,6 +26,7 @@ from workers.agents.notices import tell_files, warn_of_sleep
 from workers.agents.token_renewal import renew
 from workers.drills import Drills
 from workers.erasing import Erasing
+from workers.lifecycle import port_routes
 from workers.lifecycle.intents import Lifecycle
 from workers.observer import Observer
 from workers.points import Points
@@ -258,6 +259,8 @@ class World:
             renew(self.core, self.runtime, args[0])
         elif task == task_queue.LOOK_AGAIN:
             self.runtime.look_again(args[0])
+        elif task == task_queue.LEAD_PORTS:
+            port_routes.lead(self.core, self.runtime, args[0])
         elif task == task_queue.WARN:
             warn_of_sleep(self.core, args[0], self.now)
         else:

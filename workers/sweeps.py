@@ -151,8 +151,8 @@ class Sweeps:
                 self._store.defer(keys.EXPIRY, record.uuid, verdict.next_check)
 
     def stale(self) -> None:
-        """Send intents, backups, erasures, deliveries and disconnects again whose message or worker was lost. A task
-        that still waits in its queue is not sent twice. Once a minute, also sample the service."""
+        """Send intents, backups, erasures, deliveries, disconnects and routes to ports again whose message or worker
+        was lost. A task that still waits in its queue is not sent twice. Once a minute, also sample the service."""
         now = self._clock()
         later = now + self._core.settings.stale_after
         if self._store.first_sight(now):
@@ -191,6 +191,10 @@ class Sweeps:
             self._core.revocations.sent(record.uuid, now)
             if not waiting().has(task_queue.DISCONNECT, record.uuid):
                 self._core.tasks.send(task_queue.DISCONNECT, record.uuid, request_id=record.request_id)
+        for record in self._store.due(keys.OPENINGS, now):
+            self._store.defer(keys.OPENINGS, record.uuid, later)
+            if not waiting().has(task_queue.LEAD_PORTS, record.uuid):
+                self._core.tasks.send(task_queue.LEAD_PORTS, record.uuid, request_id=record.request_id)
         self._sampler.sample(now)
 
     def _check_start(self, record: Record, now: float) -> None:

@@ -17,6 +17,7 @@ from workers.agents import disconnect, notices, token_renewal
 from workers.celery.app import app, settings
 from workers.celery.base_task import SafeTask
 from workers.context import context, core, download_jobs
+from workers.lifecycle import port_routes
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +157,12 @@ def renew_token(uuid: str) -> None:
 def look_again(uuid: str) -> None:
     # A lost task is sent again when the machine is refused again.
     context().runtime.look_again(uuid)
+
+
+@task(task_queue.LEAD_PORTS, base=SessionTask)
+def lead_ports(uuid: str) -> None:
+    # Until the ingress leads to the ports the sweep sends it again.
+    port_routes.lead(core(), context().runtime, uuid)
 
 
 @task(task_queue.LOST, base=SessionTask)

@@ -12,7 +12,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +61,7 @@ class Signal(NamedTuple):
 class ActivityReporter:
     """Reports new signals of a home folder to the manager, those that the agent sees itself, what the workspace uses,
     and what its services do: `take_resources` answers what is not reported yet, None for nothing, `services` what is to
-    be shown of them, None while they are not known."""
+    be shown of them, None while they are not known. `opened` is called with the ports that the manager has opened."""
 
     def __init__(
         self,
@@ -70,12 +70,14 @@ class ActivityReporter:
         take_resources: Callable[[], Mapping[str, float] | None],
         own_signals: Callable[[float], Mapping[str, Signal]] = lambda now: {},
         services: Callable[[], list[dict[str, Any]] | None] = lambda: None,
+        opened: Callable[[Collection[int]], object] = lambda ports: None,
     ) -> None:
         self._home = home
         self._own_signals = own_signals
         self._gateway = gateway
         self._take_resources = take_resources
         self._services = services
+        self._opened = opened
         self._reported: dict[str, Signal] = {}
         self._reported_services: list[dict[str, Any]] | None = None
 
@@ -108,8 +110,11 @@ class ActivityReporter:
         document = answer.document()
         if answer.ok:
             self._reported_services = services
-        if answer.ok and document is not None and not document.get("again"):
-            self._reported |= new
+        if answer.ok and document is not None:
+            if not document.get("again"):
+                self._reported |= new
+            if ports := document.get("opened_ports"):
+                self._opened(ports)
         return True
 
 

@@ -127,6 +127,21 @@ class Restart(StrEnum):
     ALWAYS = "always"
 
 
+PORTS_MOST = 100
+"""Ports in an answer at most."""
+
+
+class PortState(StrEnum):
+    """What is at a port of a workspace."""
+
+    LISTENING = "listening"
+    """A program listens there."""
+    STARTING = "starting"
+    """None does yet; the service of this port starts, or is started again."""
+    STOPPED = "stopped"
+    """None does."""
+
+
 FILE_PIECE = 2_097_152
 """Bytes of a file in one request or answer."""
 

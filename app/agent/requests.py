@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flask import Response, current_app, jsonify, request
@@ -13,7 +14,7 @@ RETRY_AFTER = 2
 """Seconds after which to retry a call that came while the agent starts or stops."""
 
 LONGEST_WAIT = 30
-"""Seconds a call on commands or services waits."""
+"""Seconds a call on commands, services or ports waits."""
 
 WAITING_CALLERS = 24
 """Server threads that may wait for outcomes; the others stay free for short calls."""
@@ -78,6 +79,15 @@ def checked_wait(seconds: Any) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_WAIT:
         raise Problem(400, "bad_request", f"`wait` must be a number of seconds, at most {LONGEST_WAIT}.")
     return seconds
+
+
+@contextlib.contextmanager
+def awaited(seconds: Any) -> Iterator[Callable[[], float]]:
+    """Hold one of the places of callers that wait, if this one does; yields what is left of its seconds."""
+    seconds = checked_wait(seconds)
+    deadline = time.monotonic() + seconds
+    with waiting() if seconds else contextlib.nullcontext():
+        yield lambda: max(0.0, deadline - time.monotonic())
 
 
 def natural(name: str, default: int) -> int:

@@ -20,6 +20,7 @@ from app.agent.gateway_client import Gateway
 from app.agent.model import Model
 from app.agent.model_context import system_prompt
 from app.agent.model_worker import ModelWorker
+from app.agent.ports.ports import Ports
 from app.agent.program_worker import ProgramWorker, conversation, program_of
 from app.agent.prompt_status import ProcessEnding, fetch_status
 from app.agent.protocol import Event, ExecReason
@@ -29,7 +30,7 @@ from app.agent.retry import AnyModel, RetryingModel
 from app.agent.services.services import DOCUMENT, Services
 from app.agent.services.services import FOLDER as SERVICES
 from app.agent.services.tools import tools_of
-from app.agent.settings import AgentSettings
+from app.agent.settings import SHARED, AgentSettings
 from app.agent.state import State
 from app.agent.steps import Steps
 from app.agent.tools.command import command_environment, hidden_folder
@@ -74,6 +75,7 @@ class Agent:
             self._resources.take,
             lambda now: signals(self.execs, now),
             lambda: self.services.report(),
+            lambda ports: self.services.bring_back(ports),
         )
         self._reports = Reports(self._gateway(), self.state.reported, lambda: self.turns.busy)
         self.bus = Bus(self._report)
@@ -99,6 +101,8 @@ class Agent:
             most=settings.services_most,
             closing=lambda: self.turns.closed,
         )
+        own = {settings.port, settings.editor_port}
+        self.ports = Ports(self.services, settings.uuid, own, shared=settings.network == SHARED)
         self.files = Files(self.workspace, settings.state_folder.parent / UPLOADS)
         self.undo = UndoPoints(settings, self.environment, self.hidden)
         steps = Steps(self.state, self.bus.publish, settings.max_steps)

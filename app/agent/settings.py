@@ -13,6 +13,9 @@ STATE_FOLDER = ".session"
 """The name of the conversation's folder, which is beside the workspace's: not among the user's files, and on the same
 volume."""
 
+OWN, SHARED = "own", "shared"
+"""Whose the workspace's network is: its own, as in a pod, or the machine's, with all that runs there."""
+
 
 class AgentSettings(NamedTuple):
     """A named tuple and not a dataclass: importing `dataclasses` takes a tenth of the time until the agent listens."""
@@ -32,6 +35,8 @@ class AgentSettings(NamedTuple):
     """0 takes a free one. `AGENT_PORT` of app/agent/protocol.py, which takes too long to import."""
     editor_port: int = 0
     """Where the editor listens on this machine or in this pod; 0 = there is none."""
+    network: str = OWN
+    """`OWN` or `SHARED`: in a shared one only what this workspace started is its own."""
     gateway_url: str = ""
     """The manager's gateway; "" = no manager and no model."""
     address: str = ""
@@ -111,6 +116,9 @@ def settings_from(environment: Mapping[str, str]) -> AgentSettings:
     for name in ("WORKSPACE_UUID", "WORKSPACE_DIR", "AGENT_TOKEN_FILE"):
         if not environment.get(name):
             raise BadSetting(f"{name} is not set")
+    network = environment.get("WORKSPACE_NETWORK") or defaults["network"]
+    if network not in (OWN, SHARED):
+        raise BadSetting(f"WORKSPACE_NETWORK must be {OWN} or {SHARED}")
     folder = Path(environment["WORKSPACE_DIR"])
     return AgentSettings(
         uuid=environment["WORKSPACE_UUID"],
@@ -121,6 +129,7 @@ def settings_from(environment: Mapping[str, str]) -> AgentSettings:
         host=environment.get("AGENT_HOST") or defaults["host"],
         port=int(number("AGENT_PORT", defaults["port"])),
         editor_port=int(number("EDITOR_PORT", defaults["editor_port"])),
+        network=network,
         gateway_url=environment.get("GATEWAY_URL", "").rstrip("/"),
         address=environment.get("AGENT_ADDRESS", "").rstrip("/"),
         name=environment.get("POD_NAME", ""),

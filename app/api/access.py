@@ -61,10 +61,11 @@ def revoke(wanted: dict[str, Any], uuid: str) -> dict[str, Any]:
     return {"uuid": uuid, "action": "revoke", "status": "success"}
 
 
-def link_to(record: Record, path: str = "/") -> str:
-    """The URL of a new login link to a path of the workspace. The answer that holds it must not be stored."""
-    secret = core().login_links.make(record.uuid, record.access_epoch)
-    return core().settings.workspace_url(record.uuid) + with_parameter(path, PARAMETER + secret)
+def link_to(record: Record, path: str = "/", port: int = 0) -> str:
+    """The URL of a new login link to a path of the workspace, or of a port of it. The answer that holds it must not be
+    stored."""
+    secret = core().login_links.make(record.uuid, record.access_epoch, port)
+    return core().settings.workspace_url(record.uuid, port) + with_parameter(path, PARAMETER + secret)
 
 
 def existing(record: Record) -> Record:

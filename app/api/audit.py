@@ -104,13 +104,16 @@ def _act(status: int, reason: str, created: Mapping[str, Any]) -> Act:
 
 
 def _reason(*codes: str) -> str:
-    """The codes, the source of a fork, the parameters of a deletion, and the backup's name."""
+    """The codes, the source of a fork, the parameters of a deletion, the port and whether everybody may see it, and the
+    backup's name."""
     backup = g.get("backup")
     asked = request.args if request.endpoint == "sessions.delete" else {}
     chosen = asked.get("backup", "")
     how = f"backup={chosen}" if chosen in ("false", "partial") else ""
     erased = "erase" if asked.get("erase", "").lower() == "true" else ""
-    return ", ".join(filter(None, (*codes, how, erased, backup.name if backup is not None else "")))
+    port = (request.view_args or {}).get("port")
+    opened = () if port is None else (f"port {port}", "public" if g.get("public_port") else "")
+    return ", ".join(filter(None, (*codes, how, erased, *opened, backup.name if backup is not None else "")))
 
 
 def _read(response: Response) -> Mapping[str, Any]:

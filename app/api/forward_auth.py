@@ -1,5 +1,5 @@
-"""Forward auth: the ingress asks here before it lets a request through to a workspace, and for a page to show while the
-workspace does not answer.
+"""Forward auth: the ingress asks here before it lets a request through to a workspace or one of its ports, and for a
+page to show while the workspace does not answer.
 
 A process of its own serves it, at a port that only the ingress reaches: its answers hold the secrets of agents and
 editors, and no caller of the API may keep a workspace's visitors waiting.
@@ -23,9 +23,10 @@ from app.api.blueprint import Blueprint
 from app.api.current import KEYRING, core, request_id
 from app.api.instruments import Decided, ForwardAuthInstruments
 from app.api.openapi import PLAIN
+from app.api.port_visits import TO_PORT_NEXT, asked_port, by_link, by_workspace, to_port
 from app.api.problem_schemas import ProblemSchema
 from app.api.refusals import BY_NGINX, NEXT, REFUSALS, no_workspace, pages, refusal, shown_by_nginx, to_login
-from app.api.waking import RETRY_AFTER, UNKNOWN, back_to, not_up, starting, waking_page
+from app.api.waking import RETRY_AFTER, UNKNOWN, back_to, not_up, silent, starting, waking_page
 from app.core.access.access_policy import AccessDecision, Outcome, decide, decide_agent
 from app.core.access.addresses import address_of
 from app.core.access.audit import REFUSED, Act
@@ -36,13 +37,15 @@ from app.core.access.forwarded_request import (
     client_address,
     from_nginx,
     from_traefik,
+    port_of,
     target,
 )
 from app.core.access.keyring import SESSION
 from app.core.access.landing_path import ENTERED, landing, with_parameter
-from app.core.access.tokens import COOKIE, FRAME_COOKIE, AccessToken, Kind
+from app.core.access.port_policy import decide_port
+from app.core.access.tokens import BY_BROWSER, COOKIE, FRAME_COOKIE, AccessToken, Kind
 from app.core.errors import StateUnavailable
-from app.core.limit_errors import BudgetExceeded
+from app.core.limit_errors import BudgetExceeded, TooManyPorts
 from app.core.sessions.model import Record
 from app.http.problems import PROBLEM_TYPE, Problem
 from app.process.secret_keys import Purpose
@@ -56,7 +59,8 @@ VERIFY = "forward_auth.verify"
 
 SECRET_HEADER = "X-Workspace-Secret"
 """The editor requires it (app/editor/guard.js): the session's editor secret, by each key of SECRET_KEY, and the access
-epoch, by which the editor tells connections from before a revocation (app/editor/disconnect.js)."""
+epoch, by which the editor tells connections from before a revocation (app/editor/disconnect.js), and the port that the
+request is for, if it is for one (app/editor/ports.js)."""
 
 NGINX = {302: 401, 303: 401, 503: 401, 401: 403, 404: 403}
 """The status for nginx in place of ours: `auth_request` knows 2xx, 401 and 403, and takes all else for an error. On 401
@@ -81,10 +85,11 @@ class Visitor:
 
 
 class AgainQuery(Schema):
-    """`next` is the `Workspace-Next` of forward auth's answer to nginx, "" for none."""
+    """`next` is the `Workspace-Next` of forward auth's answer to nginx, "" for none: an outcome, and of `to_port` the
+    link's secret behind a dot."""
 
     rd = fields.String(required=True)
-    next = fields.String(load_default="", validate=validate.OneOf(["", *sorted(BY_NGINX)]))
+    next = fields.String(load_default="", validate=validate.Regexp(rf"(|{'|'.join(sorted(BY_NGINX))}|{TO_PORT_NEXT})$"))
 
 
 class ForPeopleSchema(Schema):
@@ -145,7 +150,9 @@ def answer(forwarded: ForwardedRequest) -> Response:
 
 DECIDED: Mapping[Outcome, Decided] = {
     **dict.fromkeys((Outcome.ALLOW, Outcome.RETRY, Outcome.NOT_UP), Decided.LET_IN),
-    **dict.fromkeys((Outcome.ENTER, Outcome.DROP_LINK, Outcome.SIGN_IN), Decided.LOGIN),
+    **dict.fromkeys(
+        (Outcome.ENTER, Outcome.DROP_LINK, Outcome.SIGN_IN, Outcome.TO_PORT, Outcome.BY_WORKSPACE), Decided.LOGIN
+    ),
 }
 """The decisions in the metrics; all other outcomes are refusals."""
 
@@ -154,7 +161,7 @@ def count_decision(instruments: ForwardAuthInstruments, response: Response) -> R
     """Count the decision on a forwarded request; an answer without one is an error of ours or of the ingress."""
     if request.endpoint == VERIFY:
         outcome: Outcome | None = g.get("outcome")
-        failed = response.status_code >= 500 and outcome is not Outcome.NOT_UP
+        failed = response.status_code >= 500 and outcome not in (Outcome.NOT_UP, Outcome.ASLEEP)
         decided = DECIDED.get(outcome, Decided.REFUSED) if outcome else Decided.REFUSED
         instruments.decided(Decided.ERROR if failed else decided)
     return response
@@ -164,10 +171,12 @@ def count_decision(instruments: ForwardAuthInstruments, response: Response) -> R
 @blp.response(503, description="The ingress does not reach the workspace yet.")
 @blp.operation("waking", anonymous=True)
 def waking() -> Response:
-    """The page the ingress shows when it reaches no workspace: it goes on to it by itself, and says nothing about the
-    session."""
+    """The page the ingress shows when it reaches no workspace, or no program at a port: it goes on to it by itself, and
+    says nothing about the session."""
     g.expected = True
-    return waking_page(UNKNOWN) if accepts_pages(request.headers) else not_up(UNKNOWN)
+    port = port_of(request.host, core().settings)
+    state = silent(port) if port else UNKNOWN
+    return waking_page(state) if accepts_pages(request.headers) else not_up(state)
 
 
 @again_blp.route("/auth/again", methods=["GET"])
@@ -196,21 +205,24 @@ def again(query: dict[str, str]) -> Response:
     if goal is None:
         raise Problem(400, "bad_forwarded_request", "`rd` must be the address of a workspace.")
     g.expected = True
+    if query["next"].startswith(Outcome.TO_PORT):
+        return by_link(goal, query["next"].partition(".")[2])
     if query["next"] and not goal.agent:
         return shown_by_nginx(Outcome(query["next"]), goal)
-    url = core().settings.workspace_url(goal.uuid) + goal.without_link
+    url = core().settings.workspace_url(goal.uuid, goal.port) + goal.without_link
     if (goal.has_link or goal.entered) and not goal.agent:
         in_frame = request.headers.get("Sec-Fetch-Dest") == "iframe"
-        return without_link(url, entered=goal.has_link, in_frame=in_frame)
+        return without_link(url, entered=goal.has_link, in_frame=in_frame, at_port=bool(goal.port))
     if goal.agent or not accepts_pages(request.headers):
         return not_up(UNKNOWN)
     return back_to(url)
 
 
-def without_link(url: str, *, entered: bool, in_frame: bool) -> Response:
+def without_link(url: str, *, entered: bool, in_frame: bool, at_port: bool) -> Response:
     """The redirect to the address without its link. If it matters whether the browser keeps the cookie set with this
-    answer, the address is marked (`entered`) until the browser sends the cookie."""
-    marked = entered and (in_frame or bool(core().settings.login_url))
+    answer, the address is marked (`entered`) until the browser sends the cookie: without it a port's visitor would be
+    sent for a link again."""
+    marked = entered and (in_frame or at_port or bool(core().settings.login_url))
     response = Response(status=302, headers={"Location": with_parameter(url, ENTERED) if marked else url})
     # Through redirects a browser still names the page it came from; that identifies a frame's page.
     response.headers["Referrer-Policy"] = "strict-origin" if in_frame else "no-referrer"
@@ -231,12 +243,13 @@ def tokens_of(forwarded: ForwardedRequest, now: float) -> tuple[AccessToken, ...
 
 
 def to_workspace(forwarded: ForwardedRequest, tokens: tuple[AccessToken, ...], now: float) -> Response:
-    """The answer to a request for the workspace itself."""
+    """The answer to a request for the workspace itself, or for one of its ports."""
     settings = core().settings
     try:
-        found = core().login_links.lookup(forwarded.uuid, forwarded.link)
-        own, sign_in = settings.workspace_url(forwarded.uuid), bool(settings.login_url)
-        decision = decide(forwarded, found.record, tokens, own, found.linked, now, sign_in=sign_in)
+        found = core().login_links.lookup(forwarded.uuid, forwarded.link, forwarded.port)
+        own = settings.workspace_url(forwarded.uuid, forwarded.port)
+        asked = (forwarded, found.record, tokens, own, found.linked, now)
+        decision = decide_port(*asked) if forwarded.port else decide(*asked, sign_in=bool(settings.login_url))
         return carry_out(forwarded, found.record, decision, now)
     except StateUnavailable:
         if not forwarded.wants_page:
@@ -271,24 +284,35 @@ def to_agent(forwarded: ForwardedRequest, tokens: tuple[AccessToken, ...], now: 
 
 def carry_out(forwarded: ForwardedRequest, record: Record | None, decision: AccessDecision, now: float) -> Response:
     """Carry a decision out; returns the answer."""
-    outcome = decision.outcome
-    if decision.wake:
-        try:
+    if decision.public and not core().public_wakes.take(forwarded.uuid):
+        decision = AccessDecision(Outcome.ASLEEP)
+    # Not worth a log line: tabs left open ask all day.
+    g.expected = decision.outcome is Outcome.ASLEEP
+    try:
+        if decision.wake:
             record = core().sessions.wake(forwarded.uuid, request_id(), asked=True)
-        except BudgetExceeded:
-            decision = replace(decision, outcome=Outcome.OVER_BUDGET, wake=False)
-            outcome = decision.outcome
+        elif decision.outcome is Outcome.TO_PORT and (port := asked_port(forwarded.query)):
+            core().openings.open(forwarded.uuid, port, request_id=request_id())
+    except BudgetExceeded:
+        decision = replace(decision, outcome=Outcome.OVER_BUDGET, wake=False)
+    except TooManyPorts:
+        decision = replace(decision, outcome=Outcome.PORTS_FULL)
+    outcome = g.outcome = decision.outcome
     audit_decision(forwarded, record, decision)
-    g.outcome = outcome
     if outcome is Outcome.SIGN_IN:
         return to_login(forwarded.uuid, landing(forwarded.path, forwarded.query), forwarded.sign_ins)
+    if outcome is Outcome.BY_WORKSPACE:
+        return by_workspace(forwarded)
     if outcome in REFUSALS or record is None:
         return refusal(forwarded, outcome)
-    url = core().settings.workspace_url(forwarded.uuid)
+    url = core().settings.workspace_url(forwarded.uuid, forwarded.port)
     match outcome:
         case Outcome.ENTER | Outcome.DROP_LINK:
             entered, in_frame = outcome is Outcome.ENTER, forwarded.frame is Frame.NAMED
-            response = without_link(url + forwarded.without_link, entered=entered, in_frame=in_frame)
+            goal, at_port = url + forwarded.without_link, bool(forwarded.port)
+            response = without_link(goal, entered=entered, in_frame=in_frame, at_port=at_port)
+        case Outcome.TO_PORT:
+            return to_port(forwarded, record)
         case Outcome.RETRY:
             return Response(status=303, headers={"Location": f"{url}/"})
         case Outcome.NOT_UP:
@@ -296,11 +320,12 @@ def carry_out(forwarded: ForwardedRequest, record: Record | None, decision: Acce
         case _:
             response = let_through(forwarded)
             secrets = core().credentials.editor_secrets(forwarded.uuid)
-            response.headers[SECRET_HEADER] = " ".join([*secrets, f"epoch={record.access_epoch}"])
+            named = [f"port={forwarded.port}"] if forwarded.port else []
+            response.headers[SECRET_HEADER] = " ".join([*secrets, f"epoch={record.access_epoch}", *named])
     if decision.use:
         core().activity.note(forwarded.uuid, "browser", now)
     if decision.renew or outcome is Outcome.ENTER:
-        set_cookie(response, record, now, in_frame=decision.in_frame)
+        set_cookie(response, record, now, forwarded.port, in_frame=decision.in_frame)
     return response
 
 
@@ -308,7 +333,10 @@ def audit_decision(forwarded: ForwardedRequest, record: Record | None, decision:
     """Audit who entered by a link, woke a workspace or was refused; no other request is audited."""
     refused = REFUSALS.get(decision.outcome)
     if decision.outcome is Outcome.ENTER:
-        audit(forwarded, record, by_visitor("enter", 302, ""), repeatable=False)
+        at = f"port {forwarded.port}" if forwarded.port else ""
+        audit(forwarded, record, by_visitor("enter", 302, at), repeatable=False)
+    elif decision.outcome is Outcome.TO_PORT:
+        audit(forwarded, record, by_visitor("open_port", 302, f"port {asked_port(forwarded.query)}"))
     elif decision.wake:
         pressed = decision.outcome is Outcome.RETRY
         act = by_visitor("wake", 303 if pressed else 503, "its button" if pressed else "its address")
@@ -337,13 +365,27 @@ def audit(forwarded: ForwardedRequest, record: Record | None, act: Act, *, repea
 def let_through(forwarded: ForwardedRequest) -> Response:
     """A 200. The ingress replaces the visitor's Cookie, Authorization, X-API-Key and X-Workspace-Secret by the headers
     of this answer, or removes them."""
-    return Response(status=200, headers={"Cookie": forwarded.other_cookies} if forwarded.other_cookies else {})
+    response = Response(status=200, headers={"Cookie": forwarded.other_cookies} if forwarded.other_cookies else {})
+    if forwarded.port:
+        response.headers.update(programs_own(forwarded))
+    return response
 
 
-def set_cookie(response: Response, record: Record, now: float, *, in_frame: bool) -> None:
-    """Set the session's cookie; in a frame of another page, a partitioned one for that page's site."""
+def programs_own(forwarded: ForwardedRequest) -> dict[str, str]:
+    """The credentials in a request for a port that are not ours: the program there may have its own."""
+    found = {}
+    if forwarded.authorization and not any(each.kind not in BY_BROWSER for each in tokens_of(forwarded, time.time())):
+        found["Authorization"] = forwarded.authorization
+    if forwarded.api_key and not current_app.extensions[KEYRING].find(forwarded.api_key):
+        found["X-API-Key"] = forwarded.api_key
+    return found
+
+
+def set_cookie(response: Response, record: Record, now: float, port: int, *, in_frame: bool) -> None:
+    """Set the cookie for the workspace, or for a port of it; in a frame of another page, a partitioned one for that
+    page's site."""
     kind, name = (Kind.FRAME, FRAME_COOKIE) if in_frame else (Kind.COOKIE, COOKIE)
-    text, issued = core().access_tokens.issue(kind, record.uuid, record.access_epoch, now)
+    text, issued = core().access_tokens.issue(kind, record.uuid, record.access_epoch, now, port)
     response.set_cookie(
         name,
         text,

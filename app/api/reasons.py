@@ -60,6 +60,13 @@ OPENS = "This page opens it by itself."
 OPENING = Told("Opening the workspace", OPENS)
 """Where nothing is known of the session."""
 
+
+def silent_port(port: int) -> Told:
+    """At the address of a port where nothing answers."""
+    text = "Its program has not started yet, or has ended. This page opens it by itself as soon as it answers."
+    return Told(f"Nothing answers at port {port} yet", text)
+
+
 STARTING = Told("Starting the workspace", f"It is new. {OPENS}")
 RESTORING = Told("Restoring the workspace", f"Its files are put back first. {OPENS}")
 WAKING = Told("Waking the workspace", OPENS)

@@ -14,15 +14,13 @@ from flask import Response, current_app, request
 
 from app.api.current import core
 from app.api.pages import Pages
+from app.api.port_visits import NEXT, by_workspace, way_by_workspace
 from app.core.access.access_policy import Outcome
 from app.core.access.forwarded_request import SENT_COOKIE, ForwardedRequest, Frame, Target, accepts_pages
 from app.core.access.landing_path import landing, login_location
 from app.http.problems import Problem, problem_response
 
 PAGES = "forward_auth_pages"
-NEXT = "Workspace-Next"
-"""The header that tells nginx what /auth/again shall show or do; nginx's redirect there repeats it."""
-
 SENT_FOR = 60
 """s during which redirects to the sign-in are counted for a browser."""
 
@@ -77,6 +75,25 @@ REFUSALS = {
         "The budget for this month is used up; your files are kept. Ask the people who run this service to raise it, "
         "or come back on the first of the next month.",
     ),
+    Outcome.PUBLIC_ENDED: Refusal(
+        403,
+        "public_ended",
+        "This page is not public any more",
+        "Everybody could open it until a moment that has passed. Who may open its workspace still can.",
+    ),
+    Outcome.ASLEEP: Refusal(
+        503,
+        "asleep",
+        "This page is asleep",
+        "Its workspace does not run now, and visitors wake it only a few times an hour. Load this page again later, or "
+        "ask somebody who may open the workspace.",
+    ),
+    Outcome.PORTS_FULL: Refusal(
+        403,
+        "too_many_ports",
+        "This port can't be opened now",
+        "As many ports of its workspace are public as may be. Close one first.",
+    ),
     Outcome.NO_COOKIE: Refusal(
         401,
         "cookie_not_kept",
@@ -94,10 +111,14 @@ REFUSALS = {
     ),
 }
 
-BY_NGINX = frozenset({Outcome.SIGN_IN, *REFUSALS})
+BY_NGINX = frozenset({Outcome.SIGN_IN, Outcome.BY_WORKSPACE, *REFUSALS})
 """Outcomes that nginx can show a person, by a redirect. A program gets nginx's own 403."""
 
-AGAIN = {Outcome.SIGN_IN_LOOP: "Sign in", Outcome.NO_COOKIE: "Try again"}
+AGAIN = {
+    Outcome.SIGN_IN_LOOP: "Sign in",
+    Outcome.NO_COOKIE: "Try again",
+    Outcome.PUBLIC_ENDED: "Open it as one who may",
+}
 """The text of the link by which a person may go on, for refusals that have one."""
 
 
@@ -106,24 +127,31 @@ def refusal(forwarded: ForwardedRequest, outcome: Outcome) -> Response:
     found = REFUSALS[outcome]
     if forwarded.wants_page:
         again = landing(forwarded.path, forwarded.query) if forwarded.frame is Frame.NONE else ""
-        return refusal_page(outcome, forwarded.uuid, again)
+        return refusal_page(outcome, forwarded, again)
     detail = f"{found.title}. {found.text} {found.hint}".rstrip()
     return problem_response(Problem(found.status, found.code, detail, headers=_challenge(found)))
 
 
-def refusal_page(outcome: Outcome, uuid: str, again: str) -> Response:
-    """The page of a refusal; `again` is the workspace's path to try again, "" if that makes no sense."""
+def refusal_page(outcome: Outcome, target: Target, again: str) -> Response:
+    """The page of a refusal; `again` is the path to try again, "" if that makes no sense."""
     found = REFUSALS[outcome]
-    settings = core().settings
-    label = AGAIN.get(outcome, "") if again and settings.login_url else ""
-    loops = outcome is Outcome.SIGN_IN_LOOP
-    href = login_location(settings, uuid, again) if loops else settings.workspace_url(uuid) + again
+    label = AGAIN.get(outcome, "") if again and (target.port or core().settings.login_url) else ""
     headers = _challenge(found) | {NEXT: outcome.value}
     template = "onward.html" if label else "page.html"
     # This page shows nobody's data and leads nowhere, so the framing page may show what is wrong.
     framed = outcome is Outcome.FRAMED
-    values = {"title": found.title, "text": found.text, "href": href, "label": label}
+    values = {"title": found.title, "text": found.text, "href": _way_on(outcome, target, again), "label": label}
     return pages().show(template, found.status, headers, by_any_page=framed, hint=found.hint, **values)
+
+
+def _way_on(outcome: Outcome, target: Target, again: str) -> str:
+    """Where the link of a refusal leads."""
+    settings = core().settings
+    if outcome is Outcome.SIGN_IN_LOOP:
+        return login_location(settings, target.uuid, again)
+    if outcome is Outcome.PUBLIC_ENDED:
+        return way_by_workspace(target)
+    return settings.workspace_url(target.uuid, target.port) + again
 
 
 def no_workspace() -> Response:
@@ -150,8 +178,10 @@ def to_login(uuid: str, path: str, sign_ins: int) -> Response:
 def shown_by_nginx(outcome: Outcome, target: Target) -> Response:
     """The same answer at the API's host, where nginx redirects to."""
     path = landing(target.path, target.query)
+    if outcome is Outcome.BY_WORKSPACE:
+        return by_workspace(target)
     if outcome is not Outcome.SIGN_IN:
-        return refusal_page(outcome, target.uuid, "" if request.headers.get("Sec-Fetch-Dest") == "iframe" else path)
+        return refusal_page(outcome, target, "" if request.headers.get("Sec-Fetch-Dest") == "iframe" else path)
     if not core().settings.login_url:
         raise Problem(400, "bad_forwarded_request", "There is no sign-in page: LOGIN_URL is not set.")
     response = to_login(target.uuid, path, 0)

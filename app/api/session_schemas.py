@@ -174,6 +174,22 @@ class ReportedServiceSchema(Schema):
     state = Text(enum=list(map(str, ServiceState)))
 
 
+class OpenedPortSchema(Schema):
+    """A port that is opened."""
+
+    port = Whole()
+    url = Text("its address", format="uri")
+    opened_at = Time()
+    public_until = Time("until when anybody may see it; null for never", null=True)
+
+
+def opened_ports(record: Record) -> list[dict[str, Any]]:
+    """Its opened ports with their addresses, by number."""
+    address = core().settings.workspace_url
+    ports = sorted(record.opened_ports, key=lambda each: each.port)
+    return [{**vars(each), "url": address(record.uuid, each.port)} for each in ports]
+
+
 class SessionSchema(Schema):
     """What a session's own answer and its row in a list say alike."""
 
@@ -191,6 +207,7 @@ class SessionSchema(Schema):
     reason_code = Text("a code of the reason, if it has one", null=True, examples=["no_capacity", "editor_ended"])
     labels = Object(values=fields.String())
     services = Items(ReportedServiceSchema, "as the workspace last reported them, seconds ago", of="present_services")
+    opened_ports = Items(OpenedPortSchema, "by number", of=opened_ports)
 
 
 class SessionDetailSchema(SessionSchema):

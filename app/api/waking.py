@@ -11,7 +11,7 @@ from typing import cast
 from flask import Response, g
 
 from app.api.current import core
-from app.api.reasons import OPENING, Files, Told, for_people, told
+from app.api.reasons import OPENING, Files, Told, for_people, silent_port, told
 from app.api.refusals import pages
 from app.core.access.access_policy import RETRY_PATH
 from app.core.access.forwarded_request import ForwardedRequest
@@ -41,7 +41,7 @@ PHASE_NAMES = {
 @dataclass(frozen=True)
 class NotUp:
     """A workspace that isn't up. `phases` are the steps of its start that are done, `elapsed_ms` is since when it
-    starts, 0 for not known."""
+    starts, 0 for not known; `port` is that of it where nothing answers, 0 for none."""
 
     status: str
     words: Told
@@ -49,10 +49,16 @@ class NotUp:
     elapsed_ms: int = 0
     code: str = ""
     reason: str = ""
+    port: int = 0
 
 
 UNKNOWN = NotUp("unknown", OPENING)
 """One of which this process knows nothing."""
+
+
+def silent(port: int) -> NotUp:
+    """A port where nothing answers, of a workspace of which this process knows nothing."""
+    return NotUp(UNKNOWN.status, silent_port(port), port=port)
 
 
 def starting(forwarded: ForwardedRequest, record: Record, now: float) -> Response:
@@ -90,7 +96,7 @@ def waking_page(state: NotUp, estimate_ms: int = 0) -> Response:
         detail=state.words.detail,
         state=state.status,
         steps=steps(state.status, state.phases),
-        steps_are_over=state.status == Status.FAILED and PHASES[-1] in state.phases,
+        shows_steps=not state.port and not (state.status == Status.FAILED and PHASES[-1] in state.phases),
         elapsed_ms=state.elapsed_ms,
         estimate_ms=estimate_ms,
         retry=RETRY_PATH,
@@ -129,7 +135,13 @@ def steps(status: str, phases: Mapping[str, int]) -> list[Step]:
 
 def not_up(state: NotUp) -> Response:
     """The problem document; its `for_people` is what the page says."""
-    text = "The workspace is not running. POST /session/{uuid}/wake wakes it; so does a person who opens its address."
+    if state.port:
+        code, text = "port_not_listening", f"Nothing answers at port {state.port} of the workspace."
+    else:
+        code = "workspace_not_up"
+        text = (
+            "The workspace is not running. POST /session/{uuid}/wake wakes it; so does a person who opens its address."
+        )
     more = {
         "session_status": state.status,
         "phases": dict(state.phases),
@@ -139,4 +151,4 @@ def not_up(state: NotUp) -> Response:
         "for_people": asdict(state.words),
     }
     headers = {"Retry-After": RETRY_AFTER, STATUS_HEADER: state.status}
-    return problem_response(Problem(503, "workspace_not_up", text, headers=headers, more=more))
+    return problem_response(Problem(503, code, text, headers=headers, more=more))

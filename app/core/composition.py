@@ -28,6 +28,10 @@ from app.core.execs.service import Execs
 from app.core.files.client import FileClient
 from app.core.files.service import Files
 from app.core.going_back import GoingBack
+from app.core.ports.client import PortClient
+from app.core.ports.openings import Openings
+from app.core.ports.public_wakes import PublicWakes
+from app.core.ports.service import Ports
 from app.core.prompts.agent_client import AgentClient
 from app.core.prompts.delivery import Delivery
 from app.core.prompts.history import ConversationHistory
@@ -120,6 +124,8 @@ class Core:
         self.access_tokens = AccessTokens(keys, settings.cookie_ttl)
         self.login_links = LoginLinks(client)
         self.revocations = Revocations(client, self.store, settings.stale_after)
+        self.openings = Openings(self.store, self.tasks, settings.ports_per_session, settings.stale_after, clock)
+        self.public_wakes = PublicWakes(client, settings.public_wakes_per_hour)
         self.audit = Audit(client, settings.audit_bytes)
         self.backup_store, self.history_store = build_stores(settings, apart=stores_apart)
         self.backups = BackupIndex(client)
@@ -159,6 +165,7 @@ class Core:
         self.services = Services(
             run, ServiceClient(self.credentials, AGENT_TIMEOUT, self.budget, settings.services_per_session)
         )
+        self.ports = Ports(run, PortClient(self.credentials, AGENT_TIMEOUT, self.budget))
         self.files = Files(reached("files"), FileClient(self.credentials, AGENT_TIMEOUT, self.budget))
         self.going_back = GoingBack(
             self.sessions,

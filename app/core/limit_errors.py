@@ -125,6 +125,16 @@ class TooManyServices(LimitReached):
     retry_after = None
 
 
+class TooManyPorts(LimitReached):
+    """All opened ports of a session are public, and there are as many as there may be."""
+
+    code = "too_many_ports"
+    what = "public ports"
+    settings = MappingProxyType({Owner.SESSION: "PORTS_PER_SESSION"})
+    way_out = "Close one first."
+    retry_after = None
+
+
 class TooManyTransfers(LimitReached):
     """Too many long files of a user are under way in this process."""
 

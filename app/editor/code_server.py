@@ -25,7 +25,8 @@ class Editor:
     """The path that answers 200 once it serves; guard.js asks for no secret there."""
     flags: Sequence[str]
     """All arguments but the folder to open. `{host}` and `{port}` stand for where it is to listen, `{data}` for its
-    folder. Without `--config` it creates a file with a password. The first one says that it is to serve (launch.js)."""
+    folder. Without `--config` it creates a file with a password. Its own forwarding to ports is off: that would show
+    programs at the editor's origin (ports.js does it). The first one says that it is to serve (launch.js)."""
     pod_flags: Sequence[str]
     """More arguments in a pod: half of what would make VS Code use an agent host elsewhere, so it starts none of its
     own: 77 MB for Copilot, which the image lacks."""

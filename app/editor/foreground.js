@@ -6,11 +6,10 @@
 // the process's memory (proc(5)). Where the kernel shows neither, the terminal's mode alone tells.
 const { execFile } = require("node:child_process");
 const fs = require("node:fs");
-const { entries, link, read } = require("./proc");
+const { entries, link, listeners, read } = require("./proc");
 
 const LIMIT = 2_000; // ms for stty(1).
 const WATCHED = 1_024; // File descriptors that are looked at in one call.
-const LISTENING = "0A"; // A socket's state in /proc/net/tcp.
 const INPUT = 1; // POLLIN, which is EPOLLIN too.
 
 // System calls that may wait for input, by their number on each kind of machine.
@@ -94,9 +93,7 @@ function isTerminal(pid, fd, terminal) {
 }
 
 function listens(pids) {
-  const lines = ["tcp", "tcp6"].flatMap((name) => read(`/proc/net/${name}`).split("\n"));
-  const fields = lines.map((line) => line.trim().split(/\s+/));
-  const sockets = new Set(fields.filter((each) => each[3] === LISTENING).map((each) => `socket:[${each[9]}]`));
+  const sockets = new Set(listeners().map((each) => each.socket));
   return pids.some((pid) => entries(`/proc/${pid}/fd`).some((fd) => sockets.has(link(`/proc/${pid}/fd/${fd}`))));
 }
 

@@ -1,10 +1,12 @@
 "use strict";
 // Refuses requests that did not come through the ingress. Forward auth adds the editor secret to each request it
 // allows, and no other client has it. So a neighbour who reaches this port despite the network policies gets no
-// further. Beside the secret, forward auth names the access epoch by which it allowed the request (disconnect.js).
+// further. Beside the secret, forward auth names the access epoch by which it allowed the request (disconnect.js), and,
+// for a request to the address of a port, the port.
 //
-// The guard runs before every listener of the server, including WebSockets and the forwarding to the user's own
-// programs, which never see the secret. Only the path of health is open, for the probes of the kubelet and the manager.
+// The guard runs before every listener of the server, including WebSockets, and before the forwarding to the user's own
+// programs (ports.js), which never see the secret: a request for a port goes there and nowhere else. Only the
+// editor's path of health is open, for the probes of the kubelet and the manager.
 // code-server's other socket, for `code` in a terminal, is a file that belongs to the user.
 //
 // The guard also takes the manager's orders to end connections, which the agent passes on: an access epoch, a nonce and
@@ -14,38 +16,43 @@ const { createHash, createHmac, timingSafeEqual } = require("node:crypto");
 const fs = require("node:fs");
 const { IncomingMessage, ServerResponse } = require("node:http");
 const { health } = require("./code_server.json");
+const { Ports } = require("./ports");
 
 const HEADER = "x-workspace-secret";
 const POLICY = "content-security-policy";
-const FORWARDED = /^\/(abs)?proxy\//i; // To programs of the user, which set the policy of their own pages.
 const NONE = "none";
 const EPOCH = /^epoch=(\d+)$/;
+const PORT = /^port=(\d{1,5})$/;
 const MOST = 16; // Secrets checked in a request: one for each SECRET_KEY during a rotation.
 const DISCONNECT = /^disconnect=(.+)$/; // Before a disconnect secret, in the file.
 const ORDER_PATH = "/.workspace/disconnect";
 const ORDER_HEADER = "x-workspace-order";
 const ORDER = /^(\d{1,15}) ([0-9a-f]{32})((?: [0-9a-f]{64})+)$/;
+const OWN = ["WORKSPACE_SECRET_FILE", "EMBED_ORIGINS", "WORKSPACE_OWN_PORTS", "WORKSPACE_NETWORK"];
 const REFUSAL =
   "This editor opens only at its workspace's own address. " +
   "Go back to the page that lists the workspace, and open it there.\n";
 
-// The digests of the secrets (undefined: none is required), the disconnect secrets, and the origins that may embed the
-// editor. All are removed from the environment, since terminals inherit it.
+// The digests of the secrets (undefined: none is required), the disconnect secrets, the origins that may embed the
+// editor, and which ports are shown. All are removed from the environment, since terminals inherit it.
 function settingsOf(environment) {
   const file = environment.WORKSPACE_SECRET_FILE;
-  const origins = (environment.EMBED_ORIGINS ?? "").split(" ").filter(Boolean);
-  delete environment.WORKSPACE_SECRET_FILE;
-  delete environment.EMBED_ORIGINS;
+  const origins = words(environment.EMBED_ORIGINS ?? "");
+  const ports = {
+    refused: words(environment.WORKSPACE_OWN_PORTS ?? "").map(Number),
+    sharedAs: environment.WORKSPACE_NETWORK === "shared" ? (environment.WORKSPACE_UUID ?? "") : undefined,
+  };
+  for (const name of OWN) delete environment[name];
   if (!file) {
     throw new Error(
       "WORKSPACE_SECRET_FILE is not set: it names the file with the editor secret. " +
         `The service sets it. To run an editor by hand without a secret, set it to "${NONE}".`,
     );
   }
-  if (file === NONE) return { known: undefined, ordering: [], origins };
+  if (file === NONE) return { known: undefined, ordering: [], origins, ports };
   const secrets = secretsIn(file);
   const ordering = secrets.map((each) => DISCONNECT.exec(each)?.[1]).filter(Boolean);
-  return { known: secrets.filter((each) => !DISCONNECT.test(each)).map(digest), ordering, origins };
+  return { known: secrets.filter((each) => !DISCONNECT.test(each)).map(digest), ordering, origins, ports };
 }
 
 function secretsIn(file) {
@@ -68,17 +75,18 @@ function isKnown(given, known) {
   return found;
 }
 
-// The secrets in a request, and its access epoch if it names one; removes them from it.
+// The secrets in a request, and its access epoch and port if it names them; removes them from it.
 function takeSecrets(request) {
   const given = words(request.headers[HEADER] ?? "");
-  const epoch = given.map((each) => EPOCH.exec(each)?.[1]).find(Boolean);
-  const secrets = given.filter((each) => !EPOCH.test(each)).slice(0, MOST);
+  const named = (pattern) => given.map((each) => pattern.exec(each)?.[1]).find(Boolean);
+  const [epoch, port] = [EPOCH, PORT].map(named);
+  const secrets = given.filter((each) => !EPOCH.test(each) && !PORT.test(each)).slice(0, MOST);
   // Node derives `headers` and `headersDistinct` from `rawHeaders` when they are first read: so these come first.
   delete request.headers[HEADER];
   delete request.headersDistinct[HEADER];
   const raw = request.rawHeaders;
   for (let at = raw.length - 2; at >= 0; at -= 2) if (raw[at].toLowerCase() === HEADER) raw.splice(at, 2);
-  return { secrets, epoch: epoch && Number(epoch) };
+  return { secrets, epoch: epoch && Number(epoch), port: port && Number(port) };
 }
 
 const mac = (secret, text) => createHmac("sha256", secret).update(text).digest();
@@ -143,22 +151,31 @@ function embed(response, origins) {
 
 // Passes every request of the server through the guard. Call it before the server listens. `connections.admit` says
 // whether to serve an access epoch.
-function guard(server, { known, ordering, origins }, connections) {
+function guard(server, { known, ordering, origins, ports: chosen }, connections) {
+  const ports = new Ports(server, chosen);
+  // An upload to a port may take long. The limit of a request's head stays.
+  server.requestTimeout = 0;
   const emit = server.emit;
-  server.emit = function (event, request, answer) {
+  server.emit = function (event, request, answer, head) {
     if (request instanceof IncomingMessage) {
-      if (event === "request" && request.url === ORDER_PATH) {
+      const { secrets, epoch, port } = takeSecrets(request);
+      const isPort = port !== undefined;
+      if (event === "request" && request.url === ORDER_PATH && !isPort) {
         obey(request, answer, ordering, connections);
         return true;
       }
-      const { secrets, epoch } = takeSecrets(request);
-      if (known && !isProbe(event, request)) {
+      if (known && (isPort || !isProbe(event, request))) {
         if (!isKnown(secrets, known) || !connections.admit(epoch, request.socket)) {
           refuse(answer);
           return true;
         }
       }
-      if (origins.length && answer instanceof ServerResponse && !FORWARDED.test(request.url)) embed(answer, origins);
+      ports.note(request.socket, isPort);
+      if (isPort) {
+        ports.serve(port, event, request, answer, head);
+        return true;
+      }
+      if (origins.length && answer instanceof ServerResponse) embed(answer, origins);
     }
     return emit.apply(this, arguments);
   };

@@ -5,6 +5,7 @@ const path = require("node:path");
 
 const TICKS = 100; // A second of CPU time as Linux counts it (sysconf(3), _SC_CLK_TCK).
 const PTY = 136; // The major number of terminals below /dev/pts.
+const LISTENING = "0A"; // A socket's state in /proc/net/tcp.
 
 function read(name) {
   try {
@@ -80,4 +81,15 @@ function cpuOf(processes) {
   return [...processes].reduce((total, each) => total + each.all, 0);
 }
 
-module.exports = { TICKS, argumentsOf, childrenOf, childrenOfType, cpuOf, entries, link, read, statOf };
+// The sockets that listen in this process's network: address (as the kernel writes it), port, and where a link of a
+// file descriptor to each leads.
+function listeners() {
+  const lines = ["tcp", "tcp6"].flatMap((name) => read(`/proc/net/${name}`).split("\n"));
+  const fields = lines.map((line) => line.trim().split(/\s+/)).filter((each) => each[3] === LISTENING);
+  return fields.map((each) => {
+    const [address, port] = each[1].split(":");
+    return { address, port: parseInt(port, 16), socket: `socket:[${each[9]}]` };
+  });
+}
+
+module.exports = { TICKS, argumentsOf, childrenOf, childrenOfType, cpuOf, entries, link, listeners, read, statOf };

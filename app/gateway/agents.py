@@ -95,7 +95,8 @@ def unfinished() -> Response:
 @blp.post("/activity")
 def activity() -> Response:
     """Report activity in the workspace apart from the agent's own work, what the workspace uses, and its services.
-    `again` asks to repeat the activity in the next report: this one came too soon after another to be written."""
+    `again` asks to repeat the activity in the next report: this one came too soon after another to be written.
+    `opened_ports` are those whose services are to run while the workspace does."""
     parts, record = gateway(), session()
     g.routine = True
     document, now = json_body(ACTIVITY_MAX), time.time()
@@ -104,14 +105,13 @@ def activity() -> Response:
     signals, resources = read_activity(document, now, limits), read_resources(document)
     services = read_services(document)
     if record.status not in UP:
-        return jsonify({"again": False})
+        return jsonify({"again": False, "opened_ports": []})
     if resources is not None:
         parts.core.resources.note(record.uuid, resources, now)
     if services is not None:
         parts.core.store.note_services(record.uuid, services)
-    if not signals:
-        return jsonify({"again": False})
-    return jsonify({"again": not parts.core.activity.note_all(record.uuid, signals)})
+    again = bool(signals) and not parts.core.activity.note_all(record.uuid, signals)
+    return jsonify({"again": again, "opened_ports": [each.port for each in record.opened_ports]})
 
 
 def _ages(document: Any) -> dict[str, float]:

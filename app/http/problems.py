@@ -41,7 +41,14 @@ from app.core.errors import (
     Superseded,
     WakeLate,
 )
-from app.core.limit_errors import BudgetExceeded, LimitReached, QuotaExceeded, ServerLimitReached, TooManyServices
+from app.core.limit_errors import (
+    BudgetExceeded,
+    LimitReached,
+    QuotaExceeded,
+    ServerLimitReached,
+    TooManyPorts,
+    TooManyServices,
+)
 from app.http.named_session import named_session
 
 log = logging.getLogger(__name__)
@@ -71,6 +78,7 @@ CORE_ERRORS: Mapping[type[SessionError], int] = {
     IllegalState: 409,
     QuotaExceeded: 409,
     TooManyServices: 409,
+    TooManyPorts: 409,
     BackupInUse: 409,
     Superseded: 409,
     RestorePointLate: 504,

@@ -134,6 +134,14 @@ class Settings:
         "with `workspace` and `return_to`; empty: they get an error page",
     )
 
+    ports_per_session: int = setting(
+        16, "ports", "of a session that are opened at a time, 1 to 16; in a cluster each has a rule at the ingress"
+    )
+    public_wakes_per_hour: int = setting(
+        6, "wakes", "of a session by visitors of its public ports; 0: they wake none. Who may open it always does"
+    )
+    public_port_max: float = setting(2_592_000.0, "s", "a port can be opened to everybody for so long (30 days)")
+
     # The dashboard
     dashboard_url: str = setting(
         "",
@@ -552,14 +560,14 @@ class Settings:
         """The keys of this process for one purpose; the first one signs."""
         return keys_for(purpose, self.secret_keys())
 
-    def workspace_url(self, uuid: str) -> str:
-        """The workspace's address for browsers."""
-        port = f":{self.workspace_port}" if self.workspace_port else ""
-        return f"{self.workspace_scheme}://{self.workspace_host(uuid)}{port}"
+    def workspace_url(self, uuid: str, port: int | str = 0) -> str:
+        """The workspace's address for browsers, or that of one of its ports. Each is an origin."""
+        at = f":{self.workspace_port}" if self.workspace_port else ""
+        return f"{self.workspace_scheme}://{self.workspace_host(uuid, port)}{at}"
 
-    def workspace_host(self, uuid: str) -> str:
-        """The host name of the workspace."""
-        return f"vs-code-{uuid}.{self.workspace_domain}"
+    def workspace_host(self, uuid: str, port: int | str = 0) -> str:
+        """The host name of the workspace, or of one of its ports: one label below the domain, for its certificate."""
+        return f"{f'{port}--' if port else ''}vs-code-{uuid}.{self.workspace_domain}"
 
     def agents_host(self) -> str:
         """The host name whose /chat/{uuid}/ leads to agents, "" for none."""
@@ -660,6 +668,8 @@ class Settings:
             raise SettingsError(f"AGENT_PROGRAM: {trouble}")
         if not 1 <= self.services_per_session <= 16:
             raise SettingsError("SERVICES_PER_SESSION must be 1 to 16.")
+        if not 1 <= self.ports_per_session <= 16:
+            raise SettingsError("PORTS_PER_SESSION must be 1 to 16.")
         if self.session_prompt_bytes < self.prompt_max_bytes + 65_536:
             raise SettingsError(
                 "SESSION_PROMPT_BYTES must be 65536 above PROMPT_MAX_BYTES: one prompt and one answer must fit in."

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 INHERITED = ("PATH", "LANG", "SHELL", "TERM", "USER")
 """What a workspace's editor and agent inherit from the process that starts them: none of these may hold a secret."""
@@ -77,11 +77,13 @@ def to_stores(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if TO_STORES.fullmatch(name)}
 
 
-def started_with(fits: Callable[[bytes], bool]) -> set[int]:
-    """The ids of the other processes whose environment fits: each `NAME=value` between two NULs. That of another user's
-    process can't be read."""
+def started_with(fits: Callable[[bytes], bool], among: Iterable[int] | None = None) -> set[int]:
+    """The ids of the other processes, or of those among these, whose environment fits: each `NAME=value` between two
+    NULs. That of another user's process can't be read."""
     found: set[int] = set()
-    unsure = [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+    if among is None:
+        among = (int(name) for name in os.listdir("/proc") if name.isdigit())
+    unsure = [pid for pid in among if pid != os.getpid()]
     for look in range(LOOKS):
         if look:
             time.sleep(PAUSE)

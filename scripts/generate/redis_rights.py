@@ -24,6 +24,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "sets of sessions by status": (keys.BY_STATUS,),
     "lists of sessions": (keys.ALL, keys.BY_USER, keys.USER_TOMBSTONES),
     "revocations to carry out": (keys.DISCONNECTS, keys.DISCONNECT_TRIES),
+    "routes to opened ports": (keys.OPENINGS,),
+    "wakes by the public": (keys.PUBLIC_WAKES,),
     "how far connections were ended": (keys.DISCONNECTED_AT,),
     "login links": (keys.LINK,),
     "sign-ins": (keys.SIGNED_IN, keys.SIGN_INS),

@@ -33,6 +33,7 @@ WITH_PRODUCT = [
     "test_fuzz_on_cluster.py",
     "test_monitoring_on_cluster.py",
     "test_own_agent_on_cluster.py",
+    "test_ports_on_cluster.py",
     "test_scalers_on_cluster.py",
     "test_smoke.py",
     "test_stolen_tokens_on_cluster.py",

@@ -49,10 +49,10 @@ class Api:
         return requests.request(method, self.url + path, headers=headers, timeout=90, **more)
 
     def call(self, method: str, path: str, body: Any = None, prefer: str = "") -> Any:
-        """The JSON answer; a call that goes well is all there is."""
+        """The JSON answer, None if there is none; a call that goes well is all there is."""
         answer = self.ask(method, path, prefer, json=body)
         assert answer.ok, answer.text
-        return answer.json()
+        return answer.json() if answer.content else None
 
     def new(self, user_id: str, **wanted: Any) -> Any:
         """A new session, of which nothing is there yet but its record."""

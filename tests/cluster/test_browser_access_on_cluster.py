@@ -7,53 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
-import requests
 from playwright.sync_api import BrowserContext, expect
 
-from app.core.redis import keys
 from tests.browser import expect_editor, open_editor
-from tests.cluster.product import Api, inside, kubectl, ready_pods, redis_says
-from tests.suites.browser_access import NO_COOKIE, Place, WhereRoutesComeLater, context, other, session, strangers
+from tests.cluster.on_cluster import place
+from tests.cluster.product import Api, kubectl
+from tests.suites.browser_access import WhereRoutesComeLater, context, other, session, strangers
 from tests.waiting import wait_for
-from workers.runtime.kubernetes.pods import FILES
 
-__all__ = ["context", "other", "session", "strangers"]
-
-
-@pytest.fixture(scope="module")
-def place(api: Api) -> Place:
-    """Its workspaces are directly below `localhost`, so each is a site of its own to a browser."""
-
-    def agents(path: str, **headers: str) -> requests.Response:
-        named = {name.replace("_", "-"): text for name, text in headers.items()}
-        return requests.get(api.url.replace("//api.", "//agents.") + path, headers=named, timeout=60)
-
-    return Place(
-        ask=api.call,
-        create=api.new,
-        key=api.key,
-        program=api.visit,
-        agents=agents,
-        inside=inside,
-        folder=lambda uuid: FILES,
-        processes=processes,
-        runs_in=lambda uuid: set(ready_pods(uuid)),
-        stop_editor=lambda uuid: api.shell(uuid, "kill -STOP $(pgrep -o -x MainThread)"),
-        unconfirmed=lambda uuid: bool(redis_says("ZSCORE", keys.DISCONNECTS, uuid)),
-        remains=lambda uuid: kubectl("get", "deployments,ingresses,pvc", "-l", f"session-uuid={uuid}"),
-        foreign=f"{api.url}/livez",
-        sibling_told=NO_COOKIE,
-    )
-
-
-def processes(uuid: str, argument: str) -> set[str]:
-    """Those in the editor's container, by their pods and their numbers."""
-    found = set()
-    for pod in ready_pods(uuid):
-        lines = kubectl("exec", pod, "-c", "editor", "--", "ps", "-eo", "pid=,args=").splitlines()
-        found |= {f"{pod} {words[0]}" for words in map(str.split, lines) if not argument or argument in words[1:]}
-    return found
+__all__ = ["context", "other", "place", "session", "strangers"]
 
 
 class TestBrowserAccessOnCluster(WhereRoutesComeLater):

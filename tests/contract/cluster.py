@@ -139,6 +139,11 @@ class KubernetesHarness:
 
         wait_for(dead, "the editor stays dead", interval=0.2)
 
+    def leads_to(self, uuid: str, port: int) -> bool:
+        found = self.cluster.get("ingresses", names.ports(uuid))
+        rules = found["spec"]["rules"] if found else []
+        return self.settings.workspace_host(uuid, port) in [each["host"] for each in rules]
+
     def agent_address(self, uuid: str) -> str:
         seen = self.runtime.observe(uuid)
         return seen.agent if seen else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import queue
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from tests.fakes import FakeRuntime
 from tests.waiting import PATIENCE, wait_for
 from workers.runtime.base import Observation, PointOrder, Runtime, Snapshot
 from workers.runtime.local.driver import LocalRuntime
+from workers.runtime.local.routes import ROUTER
 from workers.runtime.local.storage import Running, WorkspaceStorage
 
 KINDS = ["kubernetes"] if os.environ.get("KUBECONFIG") else ["fake", "local"]
@@ -76,6 +78,9 @@ class Harness(Protocol):
     def crash(self, uuid: str) -> None:
         """Let the editor die."""
 
+    def leads_to(self, uuid: str, port: int) -> bool:
+        """Whether the address of that port leads to the workspace."""
+
 
 class AgentHarness(Harness, Protocol):
     """A runtime under test that runs agents."""
@@ -113,6 +118,9 @@ class FakeHarness:
     def crash(self, uuid: str) -> None:
         self.fake.crash(uuid, "killed by SIGKILL")
 
+    def leads_to(self, uuid: str, port: int) -> bool:
+        return uuid in self.fake.workspaces and port in self.fake.workspaces[uuid].ports
+
 
 class LocalHarness:
     def __init__(self, settings: Settings, client: redis.Redis) -> None:
@@ -144,6 +152,11 @@ class LocalHarness:
 
     def crash(self, uuid: str) -> None:
         os.kill(self.pid(uuid), signal.SIGKILL)
+
+    def leads_to(self, uuid: str, port: int) -> bool:
+        rule = self.client.get(f"{ROUTER}{uuid}/rule") or ""
+        hosts = re.findall(r"HostRegexp\(`(.*?)`\)", rule)
+        return any(re.search(each, self.settings.workspace_host(uuid, port)) for each in hosts)
 
     def pid(self, uuid: str) -> int:
         return self._running(uuid).pid

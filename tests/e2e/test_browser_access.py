@@ -43,13 +43,11 @@ def test_no_way_but_that_through_forward_auth_leads_to_the_editor(
     cookie = place.entered(browser, session)
     with service.redis(database=1) as routes:
         editor = str(routes.get(f"traefik/http/services/vs-code-{session['uuid']}/loadbalancer/servers/0/url"))
-    with place.recorder(session["uuid"]) as (port, seen):
-        for path in ("/", f"/proxy/{port}/"):
-            past = requests.get(editor + path, headers={"Cookie": cookie}, timeout=60)
-            assert (past.status_code, "own address" in past.text) == (403, True)
-        assert service.workspace(session, f"/proxy/{port}/", Cookie=cookie, Mark="let in").status_code == 200
-        wait_for(lambda: seen, "it to be heard of")
-    assert [each.get("mark") for each in seen] == ["let in"]
+    of_port = session["workspace_url"].partition("//")[2].replace("vs-code-", "3000--vs-code-")
+    for host in ({}, {"Host": of_port}):
+        past = requests.get(editor, headers={"Cookie": cookie} | host, timeout=60)
+        assert (past.status_code, "own address" in past.text) == (403, True)
+    assert place.lets_in(session, Cookie=cookie)
 
 
 def test_one_that_is_up_and_not_reached_yet_has_a_page_too(

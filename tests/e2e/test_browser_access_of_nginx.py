@@ -5,24 +5,17 @@ from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Iterator, Mapping
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-import pytest
-import requests
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from app.core.access.access_policy import SETTLING
-from tests.browser import PATIENCE, expect_editor, launched, navigated
-from tests.e2e.on_this_machine import on_this_machine
-from tests.nginx import ADDRESS, AGENTS_HOST, API_HOST, SETTINGS, Front, in_front, nginx_program
+from tests.browser import PATIENCE, expect_editor, navigated
+from tests.e2e.behind_nginx import browser, front, place, service_settings
+from tests.nginx import ADDRESS, Front, nginx_program
 from tests.service import Service
 from tests.suites.browser_access import (
-    FORBIDDEN,
     OfOneSite,
-    Pages,
     Place,
     WhereRoutesComeLater,
     context,
@@ -31,56 +24,7 @@ from tests.suites.browser_access import (
     strangers,
 )
 
-__all__ = ["context", "nginx_program", "other", "session", "strangers"]
-
-REFUSED = (403, "")
-"""nginx' own page, for a program."""
-
-OPENING = Pages(*["Opening the workspace"] * 4)
-"""The page at the API's host, which knows nothing of the session."""
-
-
-@pytest.fixture(scope="module")
-def service_settings() -> Mapping[str, str]:
-    return SETTINGS
-
-
-@pytest.fixture(scope="module")
-def front(service: Service, nginx_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    with in_front(service, nginx_program, tmp_path_factory.mktemp("nginx"), []) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def place(service: Service, front: Front) -> Place:
-    return on_this_machine(
-        service,
-        AGENTS_HOST,
-        ADDRESS,
-        partial(led_on, service),
-        foreign_told=FORBIDDEN,
-        refused=REFUSED,
-        gone=REFUSED,
-        asleep="unknown",
-        pages=OPENING,
-        route=front.lead_to,
-    )
-
-
-def led_on(service: Service, answer: requests.Response) -> requests.Response:
-    """What a program is told by nginx, or, where that leads it there as the workspace isn't up, by the API's host."""
-    again = f"http://{API_HOST}:{service.workspace_port}"
-    location = answer.headers.get("Location", "")
-    if answer.status_code != 302 or not location.startswith(f"{again}/auth/again?next=&rd="):
-        return answer
-    return service.call("GET", location.removeprefix(again), headers={"Accept": "application/json"})
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One that finds nginx where others find Traefik."""
-    with launched(f"--host-resolver-rules=MAP *.ws.localhost {ADDRESS}") as chromium:
-        yield chromium
+__all__ = ["browser", "context", "front", "nginx_program", "other", "place", "service_settings", "session", "strangers"]
 
 
 class TestBrowserAccessOfNginx(OfOneSite, WhereRoutesComeLater):

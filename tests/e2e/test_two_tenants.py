@@ -7,6 +7,8 @@ must be refused as it is documented, nothing of the victim's may be in any answe
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,9 +26,11 @@ from app.main import create_app, create_forward_auth
 from app.process.settings import Settings
 from tests.browser import HANDSHAKE
 from tests.model_server import ModelServer
+from tests.ports import free_port, listens
 from tests.service import Service
 from tests.tenant_tables import AGENT, CROOKED, EDITOR, FORWARD_AUTH, GATEWAY, VISITS, WEB, Try
 from tests.tenants import BOUND_KEYS, FILE, SERVICE, SETTINGS, Answer, Attacker, Shown, Victim, ask
+from tests.waiting import wait_for
 
 NOBODYS = "zzzzzzzz"
 """A session that never was."""
@@ -75,7 +79,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     folder = tmp_path_factory.mktemp("served")
     settings = Settings(api_key="0123456789abcdef", secret_key="0123456789abcdef0123456789abcdef", data_dir=folder)
     agent = SimpleNamespace(settings=SimpleNamespace(uuid=NOBODYS, prompt_max_bytes=1))
-    agent.execs = agent.services = agent.files = agent.workspace = None
+    agent.execs = agent.services = agent.ports = agent.files = agent.workspace = None
     return {
         "web": routes(create_app(settings)),
         "forward_auth": routes(create_forward_auth(settings)),
@@ -131,7 +135,9 @@ class Contest:
             "file:path": FILE,
             "service:name": SERVICE,
             "service_name": SERVICE,
+            "port:port": "3000",
             "id_": self.bob.exec_id,
+            "port": "3000",
             "letter_id": "0123456789abcdef",
             "asset": "docs.js",
             "path:filename": "x",
@@ -309,18 +315,33 @@ def test_paths_that_begin_as_ones_own(contest: Contest) -> None:
 
 
 def test_from_inside_ones_own_workspace(contest: Contest) -> None:
-    """By the editor's own way to whatever listens on its machine."""
-    inside = {"Cookie": contest.ada.cookies(), "Host": contest.ada.host}
-    agent, editor = contest.bob.port_of("chat"), contest.bob.port_of("vs-code")
-    gateway, forward_auth = port_of(contest.service.gateway_url), port_of(contest.service.forward_auth_url)
-    paths = [f"/proxy/{editor}/", f"/proxy/{agent}/history", f"/proxy/{gateway}/agent/v1/checkpoint"]
-    port = contest.service.workspace_port
-    attempts = [Attempt(port, "GET", path, inside, REFUSED, path) for path in paths]
+    """By the address of an own port, at which the machine has another program than one's own."""
+    service, ada, own = contest.service, contest.ada, free_port()
+    verify = f"/auth/verify?proxy=nginx&host={contest.bob.host.partition(':')[0]}"
+    ways = [
+        (contest.bob.port_of("vs-code"), "/"),
+        (contest.bob.port_of("chat"), "/history"),
+        (port_of(service.gateway_url), "/agent/v1/checkpoint"),
+        (port_of(service.forward_auth_url), verify),
+        (service.port, "/livez"),
+        (ada.port_of("vs-code"), "/"),
+        (ada.port_of("chat"), "/health"),
+    ]
     forged = {"X-Original-URL": f"http://{contest.bob.host}/", "X-Original-Method": "GET"}
-    verify = f"/proxy/{forward_auth}/auth/verify?proxy=nginx&host={contest.bob.host.partition(':')[0]}"
-    attempts.append(Attempt(port, "GET", verify, {**inside, **forged}, REFUSED, verify))
-    attempts.append(Attempt(port, "GET", f"/proxy/{agent}/health", inside, (200,), "the way itself"))
-    contest.run(attempts)
+    inside = {"Authorization": f"Bearer {ada.secrets['session token']}", **forged}
+
+    def attempt(port: int, path: str, allowed: tuple[int, ...]) -> Attempt:
+        by_its_cookie = {"Host": ada.host, "Cookie": ada.cookies(), "Accept": "text/html"}
+        led = ask(service.workspace_port, f"/.session/port?port={port}&path=/", headers=by_its_cookie)
+        assert led.status == 302, "it is opened by that"
+        headers = {**inside, "Host": f"{port}--{ada.host}"}
+        return Attempt(service.workspace_port, "GET", path, headers, allowed, f"port {port}{path}")
+
+    program = [sys.executable, "-m", "http.server", str(own), "--bind", "127.0.0.1"]
+    with subprocess.Popen(program, env={"WORKSPACE_UUID": ada.uuid}, stdout=subprocess.DEVNULL) as running:
+        wait_for(lambda: listens(own), "its own program to listen")
+        contest.run([*(attempt(port, path, (503,)) for port, path in ways), attempt(own, "/", (200,))])
+        running.terminate()
 
 
 def test_an_agent_that_says_it_is_where_the_others_is(contest: Contest) -> None:

@@ -57,10 +57,18 @@ def port(code_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("editor")
     secret = folder / "secret"
     secret.write_text(SECRETS.editor_file(UUID))
-    settings = {"WORKSPACE_SECRET_FILE": str(secret), "EMBED_ORIGINS": "https://app.example.com"}
+    settings = {
+        "WORKSPACE_SECRET_FILE": str(secret),
+        "EMBED_ORIGINS": "https://app.example.com",
+        "VSCODE_PROXY_URI": f"https://{host_of('{{port}}')}/",
+    }
     with editor(code_server, folder, **settings) as (served, process):
         wait_for_editor(served, process, folder / "log")
         yield served
+
+
+def host_of(port: object) -> str:
+    return f"{port}--vs-code-{UUID}.ws.example.org"
 
 
 def wait_for_editor(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -85,8 +93,9 @@ def ask(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int,
 
 def shake_hands(port: int, path: str, **shown: str) -> str:
     """The first line of the answer to a WebSocket's handshake."""
-    headers = HANDSHAKE | {name.replace("_", "-"): text for name, text in shown.items()}
-    lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", *(f"{name}: {text}" for name, text in headers.items())]
+    host = {"Host": f"127.0.0.1:{port}"}
+    headers = HANDSHAKE | host | {name.replace("_", "-"): text for name, text in shown.items()}
+    lines = [f"GET {path} HTTP/1.1", *(f"{name}: {text}" for name, text in headers.items())]
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
         return connection.recv(4_096).decode(errors="replace").partition("\r\n")[0]
@@ -123,14 +132,19 @@ def program() -> Iterator[tuple[int, list[str]]]:
 def test_who_finds_the_editors_port_gets_no_further(port: int, program: tuple[int, list[str]]) -> None:
     """No page, no file, no socket, none of the user's programs; the probes' question aside."""
     behind, seen = program
-    forwarded = [f"/{way}/{behind}/" for way in ("proxy", "absproxy", "Proxy")]
-    for path in ("/", "/?folder=/", "/vscode/", "/_static/src/browser/robots.txt", "/login", *forwarded):
-        for shown in ({}, {"X_Workspace_Secret": "x"}, {"Authorization": f"Bearer {SECRET}"}):
+    for path in ("/", "/?folder=/", "/vscode/", "/_static/src/browser/robots.txt", "/login"):
+        for shown in (
+            {},
+            {"X_Workspace_Secret": "x"},
+            {"Authorization": f"Bearer {SECRET}"},
+            {"Host": host_of(behind), "X_Workspace_Secret": f"port={behind}"},
+        ):
             status, headers, text = ask(port, path, **shown)
             assert (status, headers["Content-Type"]) == (403, "text/plain; charset=utf-8"), path
             assert "own address" in text
-    for path in (SOCKET, "/healthz", *forwarded):
-        assert shake_hands(port, path) == "HTTP/1.1 403 Forbidden", path
+    for path in (SOCKET, "/healthz"):
+        for shown in ({}, {"Host": host_of(behind), "X_Workspace_Secret": f"port={behind}"}):
+            assert shake_hands(port, path, **shown) == "HTTP/1.1 403 Forbidden", path
     assert ask(port, "/mint-key", "POST")[0] == 403
     assert seen == []
     assert [ask(port, "/healthz", method)[0] for method in ("GET", "HEAD")] == [200, 200]
@@ -143,12 +157,22 @@ def test_with_the_secret_the_editor_works_and_no_program_in_it_sees_it(
     status, _, page = ask(port, "/?folder=/", X_Workspace_Secret=SECRET)
     assert status == 200 and "workbench" in page
     assert shake_hands(port, SOCKET, X_Workspace_Secret=SECRET).startswith("HTTP/1.1 101")
-    for way in ("proxy", "absproxy"):
-        shown = {"X_Workspace_Secret": f"{'0' * 64} {SECRET}", "X_Other": "kept"}
-        assert ask(port, f"/{way}/{behind}/", **shown)[0] == 200
-        assert shake_hands(port, f"/{way}/{behind}/", **shown).startswith("HTTP/1.1 101")
-    assert len(seen) == 4
+    shown = {"X_Workspace_Secret": f"{'0' * 64} {SECRET} port={behind}", "X_Other": "kept", "Host": host_of(behind)}
+    assert ask(port, "/", **shown)[0::2] == (200, "hi")
+    assert shake_hands(port, "/", **shown).startswith("HTTP/1.1 101")
+    assert len(seen) == 2
     assert all("kept" in each and "ecret" not in each and SECRET not in each for each in seen), seen
+
+
+def test_no_path_of_the_editors_own_origin_leads_to_a_program(port: int, program: tuple[int, list[str]]) -> None:
+    """A page of a program there would have the terminal. VS Code leads to the port's own address instead."""
+    behind, seen = program
+    shown = {"X_Workspace_Secret": SECRET}
+    for way in ("proxy", "absproxy"):
+        assert ask(port, f"/{way}/{behind}/", **shown)[0] == 403
+        assert "101" not in shake_hands(port, f"/{way}/{behind}/", **shown)
+    assert seen == []
+    assert host_of("{{port}}") in ask(port, "/?folder=/", **shown)[2]
 
 
 def test_its_page_says_who_may_embed_it(port: int) -> None:

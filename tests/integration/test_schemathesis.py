@@ -90,6 +90,7 @@ def test_real_sessions_pass_through_every_call(url: str) -> None:
         ("POST", "/session/{uuid}/scale-down"),
         ("POST", "/session/{uuid}/backup"),
         ("POST", "/session/{uuid}/open"),
+        ("DELETE", "/session/{uuid}/ports/{port}"),
         ("POST", "/session/{uuid}/token"),
         ("POST", "/session/{uuid}/revoke"),
         ("DELETE", "/session/{uuid}"),
@@ -110,7 +111,7 @@ def test_real_sessions_pass_through_every_call(url: str) -> None:
         answer = requests.get(url + path.format(uuid=uuid, message_id=name), headers=HEADERS, timeout=60)
         document[path]["GET"].validate_response(answer)
     for method, path in calls:
-        answer = requests.request(method, url + path.format(uuid=uuid), headers=HEADERS, timeout=60)
+        answer = requests.request(method, url + path.format(uuid=uuid, port=3000), headers=HEADERS, timeout=60)
         document[path][method].validate_response(answer)
         assert answer.status_code < 500
     for path in (

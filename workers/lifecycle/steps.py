@@ -142,6 +142,9 @@ class Steps:
         )
         self._inbox.release(record.uuid, self._clock())
         ran = self._runtime.start(record.uuid, record.generation, noted.epoch)
+        if self._store.get(record.uuid).opened_ports:
+            # What led there has gone with the workspace, as into the archive.
+            self._core.openings.lead(record.uuid, record.request_id)
         # The attempt is complete: from here the editor's time to answer counts.
         started = self._update(record, started_at=self._clock(), tries=0)
         look_again(self._core, self._runtime, started, self._clock())

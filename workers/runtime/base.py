@@ -11,7 +11,7 @@ Every call is idempotent and bounded in time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any, Protocol
@@ -234,6 +234,11 @@ class Runtime(Protocol):
     def look_again(self, uuid: str) -> None:
         """Tell the machine of a workspace that starts to retry at once what it was refused. Belongs to no intent, and
         may fail silently, as the machine retries by itself."""
+
+    def lead_ports(self, uuid: str, ports: Sequence[int]) -> None:
+        """Have the addresses of these ports lead to the workspace, and those of no other port, unless one route takes
+        them all: forward auth refuses a port that is not opened. Belongs to no intent: the last call counts. Does
+        nothing without a workspace."""
 
     def remove(self, uuid: str, generation: int, *, force: bool = False) -> None:
         """Delete the workspace with its volume; a missing workspace is fine. Where this waits for a running backup, it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 
 from app.agent.execs.calls import PIECE_BYTES, refusals
 from app.agent.execs.execs import TooMany
-from app.agent.requests import Problem, checked_wait, json_object, natural, waiting
+from app.agent.requests import Problem, awaited, json_object, natural
 from app.agent.services.definition import read_definition
 from app.agent.services.service import Service
 from app.agent.services.services import Services
@@ -26,7 +25,7 @@ services = Blueprint("services", __name__, url_prefix="/services")
 def start() -> Response:
     """Have a service run, and wait `wait` seconds until it does; `new`: whether its name is."""
     body = json_object()
-    with _awaited(body.get("wait", 0)) as left, refusals(), _keeping():
+    with awaited(body.get("wait", 0)) as left, refusals(), _keeping():
         try:
             service, new = _services().start(read_definition(body))
         except TooMany:
@@ -45,14 +44,14 @@ def list_all() -> Response:
 @services.get("/<service_name>")
 def show(service_name: str) -> Response:
     """A service; after `wait` seconds at most, once its state does not pass by itself."""
-    with _awaited(natural("wait", 0)) as left:
+    with awaited(natural("wait", 0)) as left:
         return _answer(_find(service_name), left)
 
 
 @services.post("/<service_name>/restart")
 def restart(service_name: str) -> Response:
     """End a service, if it runs, and start it; then as `show`."""
-    with _awaited(json_object().get("wait", 0)) as left, refusals():
+    with awaited(json_object().get("wait", 0)) as left, refusals():
         return _answer(_known(_services().restart(service_name)), left)
 
 
@@ -70,7 +69,7 @@ def read_log(service_name: str) -> Response:
     """The log from byte `offset` on, or from `tail` bytes before its end, or from the first byte kept; as soon as there
     is some, or after `wait` seconds."""
     service = _find(service_name)
-    with _awaited(natural("wait", 0)) as left:
+    with awaited(natural("wait", 0)) as left:
         if "offset" in request.args:
             offset = natural("offset", 0)
         else:
@@ -107,15 +106,6 @@ def _keeping() -> Iterator[None]:
         yield
     except OSError:
         raise Problem(507, "workspace_full", "The workspace's disk can't be written; it may be full.") from None
-
-
-@contextlib.contextmanager
-def _awaited(seconds: Any) -> Iterator[Callable[[], float]]:
-    """Hold one of the places of callers that wait, if this one does; yields what is left of its seconds."""
-    seconds = checked_wait(seconds)
-    deadline = time.monotonic() + seconds
-    with waiting() if seconds else contextlib.nullcontext():
-        yield lambda: max(0.0, deadline - time.monotonic())
 
 
 def _answer(service: Service, left: Callable[[], float], **more: Any) -> Response:

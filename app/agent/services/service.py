@@ -23,7 +23,7 @@ from app.agent.execs.run import ENDED, End, Run
 from app.agent.protocol import COMING, ExecReason, Restart, ServiceState
 from app.agent.services.definition import Definition
 from app.agent.services.log import Log
-from app.agent.services.ports import Listener, find_listener
+from app.agent.sockets import Descriptor, find_listener
 from app.agent.text import moment
 
 RUN, END = "run.json", "end.json"
@@ -49,8 +49,8 @@ LOOK = 0.1
 THERE = (ServiceState.STARTING, ServiceState.RUNNING)
 """What it does while a run is under way."""
 
-WITH_WORKSPACE = (ExecReason.SLEEP, ExecReason.STOPPED, ExecReason.KILLED)
-"""Why a service was ended that did not fail."""
+WITH_WORKSPACE = (ExecReason.SLEEP, ExecReason.STOPPED)
+"""Why a service ended that nobody ended."""
 
 
 class Service:
@@ -70,7 +70,7 @@ class Service:
         self._active = False
         self._stop: ExecReason | None = None
         self._run: Run | None = None
-        self._listener: Listener | None = None
+        self._listener: Descriptor | None = None
         self._begun = 0.0
         self._pausing = False
         self._starts = 0
@@ -84,11 +84,17 @@ class Service:
         return self._end is not None and self._end.reason is ExecReason.LOST
 
     @property
+    def ended_with_workspace(self) -> bool:
+        """Whether its last run was ended because the workspace stopped, and none has begun since."""
+        with self._changed:
+            return not self._active and self._end is not None and self._end.reason in WITH_WORKSPACE
+
+    @property
     def state(self) -> ServiceState:
         with self._changed:
             run, end, port = self._run, self._end, self.definition.port
             if not self._active:
-                well = end is None or end.exit_code == 0 or end.reason in WITH_WORKSPACE
+                well = end is None or end.exit_code == 0 or end.reason in (*WITH_WORKSPACE, ExecReason.KILLED)
                 return ServiceState.STOPPED if well else ServiceState.FAILED
             if run is None:
                 return ServiceState.WAITING if self._pausing else ServiceState.STARTING

@@ -7,7 +7,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,14 @@ class Services:
                 _end(service)
                 service.start()
             return service
+
+    def bring_back(self, ports: Collection[int]) -> None:
+        """Start the services of these ports that ended with the workspace: somebody was given the addresses. None is
+        started while another change goes on for long; the next call does it then."""
+        with contextlib.suppress(NotReady, Closed), self._change():
+            for service in self._services.values():
+                if service.definition.port in ports and service.ended_with_workspace:
+                    service.start()
 
     def remove(self, name: str) -> bool:
         """End a service, and forget it with its log; False if there is none. Raises `NotReady`, `Closed` and

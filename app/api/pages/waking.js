@@ -15,15 +15,18 @@
     if (at(id).textContent !== text) at(id).textContent = text;
   }
 
-  function show(state) {
-    const { title, text, detail } = state.for_people;
-    began = performance.now() - state.elapsed_ms;
-    live.dataset.state = state.session_status;
-    showSteps(state.phases, state.session_status);
+  function tell({ title, text, detail }) {
     write("title", title);
     write("text", text);
     write("detail", detail);
     at("details").hidden = !detail;
+  }
+
+  function show(state) {
+    began = performance.now() - state.elapsed_ms;
+    live.dataset.state = state.session_status;
+    showSteps(state.phases, state.session_status);
+    tell(state.for_people);
     at("retry").hidden = !isOver();
     if (isOver()) showEnd();
     at("retry").firstElementChild.textContent = state.session_status === "sleeping" ? "Wake it" : "Try again";
@@ -40,6 +43,12 @@
       else reached = ms;
     }
     at("phases").hidden = next === "failed";
+  }
+
+  // The workspace is up, and nothing answers at the port that this page is about.
+  function showSilent(state) {
+    tell(state.for_people);
+    at("phases").hidden = true;
   }
 
   function showEnd() {
@@ -62,7 +71,11 @@
         signal: AbortSignal.timeout(PATIENCE),
       });
       const starting = answer.headers.has("Workspace-Status");
-      if (starting && answer.headers.get("Workspace-Status") !== "unknown") show(await answer.json());
+      if (starting) {
+        const state = await answer.json();
+        if (answer.headers.get("Workspace-Status") !== "unknown") show(state);
+        else if (state.error === "port_not_listening") showSilent(state);
+      }
       // Not the waking page any more: the editor, or a refusal of forward auth.
       if (!starting && (answer.ok || answer.type === "opaqueredirect" || [401, 403, 404].includes(answer.status))) {
         up = true;

@@ -1,4 +1,5 @@
-"""The access decision: the one place that decides who gets into a workspace, and what wakes it. No I/O."""
+"""The access decision: who gets into a workspace or to its agent, and what wakes it. No I/O. For the ports of a
+workspace port_policy.py decides."""
 
 from __future__ import annotations
 
@@ -12,6 +13,9 @@ from app.core.sessions.model import GONE, PHASES, Record, Status
 
 RETRY_PATH = "/.session/retry"
 """Where the waking page's button posts to. Forward auth answers it; the request never reaches the workspace."""
+
+PORT_PATH = "/.session/port"
+"""Where the visitor of a port is led on from, at the workspace's own address. Forward auth answers it."""
 
 RENEWALS = 12
 """A cookie's life is cut into this many parts. A cookie from an earlier part than the present is renewed on use."""
@@ -48,17 +52,28 @@ class Outcome(StrEnum):
     FOREIGN = "foreign"
     OVER_BUDGET = "over_budget"
     """The session is not woken: its user's budget, or its key's, is used up."""
+    TO_PORT = "to_port"
+    """A visitor of a port comes by the workspace's own address: make a link to the port, and redirect to it."""
+    BY_WORKSPACE = "by_workspace"
+    """A visitor of a port without a token may have one for the workspace: redirect to its address, which leads back."""
+    PUBLIC_ENDED = "public_ended"
+    """The port was open to everybody, until a moment that has passed."""
+    PORTS_FULL = "ports_full"
+    """The port is not opened for its visitor: as many are public as may be."""
+    ASLEEP = "asleep"
+    """Everybody may visit the port, but the workspace does not run, and this request does not wake it."""
     FRAMED = "framed"
     """A page that EMBED_ORIGINS does not name shows the workspace in a frame."""
 
 
 @dataclass(frozen=True)
 class AccessDecision:
-    """`wake` the session first; `use`: the request counts as activity of a person; `renew` the cookie, which is a
-    frame's (`in_frame`) or a tab's."""
+    """`wake` the session first, which for a visitor as one of the `public` is done a few times an hour; `use`: the
+    request counts as activity of a person; `renew` the cookie, which is a frame's (`in_frame`) or a tab's."""
 
     outcome: Outcome
     wake: bool = False
+    public: bool = False
     use: bool = False
     renew: bool = False
     in_frame: bool = False
@@ -92,23 +107,41 @@ def decide(
         return AccessDecision(Outcome.DROP_LINK)
     if token.kind is Kind.PROBE:
         return AccessDecision(Outcome.ALLOW)
-    # A browser adds its cookie to requests of any page, and names the page's origin; a token is sent on purpose.
+    if is_foreign(forwarded, token, own_origin):
+        return AccessDecision(Outcome.FOREIGN)
+    if forwarded.path == PORT_PATH and forwarded.by_person:
+        return AccessDecision(Outcome.TO_PORT)
+    return decide_known(forwarded, record, token, now)
+
+
+def is_foreign(forwarded: ForwardedRequest, token: AccessToken, own_origin: str) -> bool:
+    """Whether another page sends a request that could use the token. A browser adds its cookie to requests of any page,
+    and names the page's origin; a token is sent on purpose."""
     by_browser = token.kind in BY_BROWSER
     other_origin = forwarded.origin != own_origin and (forwarded.origin or by_browser)
-    if (forwarded.has_effects and other_origin) or (forwarded.embedded and by_browser):
-        return AccessDecision(Outcome.FOREIGN)
+    return bool(forwarded.has_effects and other_origin) or (forwarded.embedded and by_browser)
+
+
+def decide_known(forwarded: ForwardedRequest, record: Record, token: AccessToken, now: float) -> AccessDecision:
+    """The decision on a request by somebody with a token that counts: whether there is anything to lead it to."""
+    by_browser = token.kind in BY_BROWSER
     if forwarded.path == RETRY_PATH and forwarded.method == "POST":
         return AccessDecision(Outcome.RETRY, wake=True)
     if record.status is not Status.ACTIVE:
         wakes = forwarded.by_person and by_browser and record.status is Status.SLEEPING
         return AccessDecision(Outcome.NOT_UP, wake=wakes)
-    settling = forwarded.by_service and forwarded.wants_page and now < started_at(record) + SETTLING
-    if settling or forwarded.nowhere:
+    if leads_nowhere(forwarded, record, now):
         return AccessDecision(Outcome.NOT_UP)
     aging = (now - token.issued_at) * RENEWALS > token.expires_at - token.issued_at
     # A cookie set by the answer to a handshake is lost.
     renew = by_browser and aging and not forwarded.websocket
     return AccessDecision(Outcome.ALLOW, use=forwarded.by_person, renew=renew, in_frame=token.kind is Kind.FRAME)
+
+
+def leads_nowhere(forwarded: ForwardedRequest, record: Record, now: float) -> bool:
+    """Whether the ingress may not have a way to the workspace, though it runs."""
+    settling = forwarded.by_service and forwarded.wants_page and now < started_at(record) + SETTLING
+    return settling or forwarded.nowhere
 
 
 def decide_without_token(forwarded: ForwardedRequest, sign_in: bool) -> AccessDecision:
@@ -149,7 +182,9 @@ def is_current(token: AccessToken, record: Record) -> bool:
 
 
 def fits(token: AccessToken, forwarded: ForwardedRequest) -> bool:
-    """Whether a token counts for this request. A frame's cookie counts within frames only, as browsers that don't know
-    `Partitioned` send it from everywhere. A request with effects is judged by its Origin."""
+    """Whether a token counts for this request. A cookie counts at the port that it was set for. A frame's cookie counts
+    within frames only, as browsers that don't know `Partitioned` send it from everywhere. A request with effects is
+    judged by its Origin."""
     in_frame = forwarded.frame is Frame.NAMED or forwarded.same_origin or forwarded.has_effects
-    return token.kind is not Kind.FRAME or in_frame
+    at_its_port = token.port == forwarded.port or token.kind not in BY_BROWSER
+    return at_its_port and (token.kind is not Kind.FRAME or in_frame)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from werkzeug.datastructures import Headers
@@ -38,6 +39,10 @@ whole domain, and with 16 KiB of headers Node answers 431."""
 NOWHERE = "asleep"
 """The Service behind the ingress' route of all workspaces that have none of their own; it has no pods."""
 
+WORKSPACE = re.compile(r"(?:(?P<port>[1-9][0-9]{0,4})--)?vs-code-(?P<uuid>[0-9a-z]{8})")
+"""The first label of a workspace's host, or of one of its ports'."""
+
+PORT_MOST = 65_535
 AGENT_PATH = re.compile(r"/chat/([0-9a-z]{8})(?:/|$)")
 CRAWLER = re.compile(r"bot\b|crawl|spider|slurp|preview|facebookexternalhit|whatsapp|monitor|uptime|pingdom|lighthouse")
 """In the User-Agent. A crawler may carry a person's cookie, as link previews do."""
@@ -59,12 +64,14 @@ class Frame(StrEnum):
 
 @dataclass(frozen=True)
 class Target:
-    """Where a URL leads: to the workspace of `uuid`, or (`agent`) to its agent at the API's host."""
+    """Where a URL leads: to the workspace of `uuid`, to a `port` of it (0 for none), or (`agent`) to its agent at the
+    API's host."""
 
     uuid: str
     agent: bool
     path: str
     query: str
+    port: int = 0
 
     @property
     def has_link(self) -> bool:
@@ -84,8 +91,9 @@ class Target:
 @dataclass(frozen=True, kw_only=True)
 class ForwardedRequest(Target):
     """One request. `cookies` are the values of all cookies with our name, as a sibling workspace may have forged one;
-    `websocket`: it is a WebSocket's handshake; `same_origin`: the browser says that the workspace's own page asks;
-    `embedded`: a page of another origin asks for something to use within itself; `by_person`: somebody opens a page;
+    `authorization` is that header as it came, and `bearer` the token in it; `websocket`: it is a WebSocket's handshake;
+    `same_origin`: the browser says that the workspace's own page asks; `embedded`: a page of another origin asks for
+    something to use within itself; `by_person`: somebody opens a page; `says_why`: the browser says what it asks for;
     `wants_page`: the answer may be a page; `sign_ins`: how often the browser was sent to sign in within the last
     minute; `by_service`: the ingress reaches a workspace by the address of its Service, which leads to a new pod a
     moment after the pod is ready; `nowhere`: the ingress has no route to this workspace, or not yet, and would lead the
@@ -97,6 +105,7 @@ class ForwardedRequest(Target):
     frame_cookies: tuple[str, ...]
     other_cookies: str
     sign_ins: int
+    authorization: str
     bearer: str
     api_key: str
     websocket: bool
@@ -104,6 +113,7 @@ class ForwardedRequest(Target):
     same_origin: bool
     embedded: bool
     by_person: bool
+    says_why: bool
     wants_page: bool
     by_service: bool
     nowhere: bool
@@ -153,8 +163,16 @@ def target(url: str, settings: Settings) -> Target | None:
     """The target of an absolute URL, None for a URL that leads to no workspace or agent."""
     host, uri = _split(url)
     path, _, query = uri.partition("?")
-    uuid, agent = _addressee(_name(host), path, settings)
-    return Target(uuid, agent, path, query) if uuid and path and uri.isprintable() else None
+    addressee = _addressee(_name(host), path, settings)
+    if addressee is None or not path or not uri.isprintable():
+        return None
+    return Target(addressee.uuid, addressee.agent, path, query, addressee.port)
+
+
+def port_of(host: str, settings: Settings) -> int:
+    """The port of a workspace that this host is the address of, 0 for none."""
+    addressee = _addressee(_name(host), "/", settings)
+    return addressee.port if addressee else 0
 
 
 def _split(url: str) -> tuple[str, str]:
@@ -180,17 +198,18 @@ def _read(
     nowhere: bool = False,
 ) -> ForwardedRequest | None:
     path, _, query = uri.partition("?")
-    uuid, agent = _addressee(_name(host), path, settings)
-    if not uuid or not method or not path.startswith("/"):
+    addressee = _addressee(_name(host), path, settings)
+    if addressee is None or not method or not path.startswith("/"):
         return None
-    cookies = headers.get("Cookie", "")
-    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    cookies, authorization = headers.get("Cookie", ""), headers.get("Authorization", "")
+    scheme, _, token = authorization.partition(" ")
     frame = _frame(headers, method, settings)
     others = ANY_OF_THEIR_NAMES.sub("", cookies).strip(" ;,")
     sent = [int(each) for each in _values(cookies, SENT_COOKIE) if re.fullmatch(r"[0-9]{1,3}", each)]
     return ForwardedRequest(
-        uuid=uuid,
-        agent=agent,
+        uuid=addressee.uuid,
+        agent=addressee.agent,
+        port=addressee.port,
         method=method,
         path=path,
         query=query,
@@ -199,6 +218,7 @@ def _read(
         frame_cookies=_values(cookies, FRAME_COOKIE),
         other_cookies=others if len(others) <= OTHERS_MAX else "",
         sign_ins=max(sent, default=0),
+        authorization=authorization,
         bearer=token.strip() if scheme.lower() == "bearer" else "",
         api_key=headers.get("X-API-Key", ""),
         # Traefik drops `Upgrade` from its call; every handshake has the key (RFC 6455).
@@ -207,23 +227,30 @@ def _read(
         same_origin=headers.get("Sec-Fetch-Site") == "same-origin",
         embedded=_is_embedded(headers, frame),
         by_person=_is_person(headers, method, path, frame),
+        says_why="Sec-Fetch-Mode" in headers,
         wants_page=method == "GET" and accepts_pages(headers),
         by_service=by_service,
         nowhere=nowhere,
     )
 
 
-def _addressee(host: str, path: str, settings: Settings) -> tuple[str, bool]:
-    """The session whose workspace (or, True, whose agent) this address leads to; "" for none."""
+class _Addressee(NamedTuple):
+    uuid: str
+    port: int = 0
+    agent: bool = False
+
+
+def _addressee(host: str, path: str, settings: Settings) -> _Addressee | None:
+    """The workspace, port or agent that this address leads to; None for none."""
     name, _, domain = host.partition(".")
-    uuid = name.removeprefix("vs-code-")
-    if domain == settings.workspace_domain.lower() and name != uuid and re.fullmatch(r"[0-9a-z]{8}", uuid):
-        return uuid, False
+    if domain == settings.workspace_domain.lower() and (match := WORKSPACE.fullmatch(name)):
+        port = int(match["port"] or 0)
+        return _Addressee(match["uuid"], port) if port <= PORT_MOST else None
     # A path with `..`, encoded or not, may lead to one agent here and to another one in the ingress.
     if host and host == settings.agents_host().lower() and ".." not in unquote(path):
         match = AGENT_PATH.match(path)
-        return (match[1], True) if match else ("", False)
-    return "", False
+        return _Addressee(match[1], agent=True) if match else None
+    return None
 
 
 def _values(cookies: str, name: str) -> tuple[str, ...]:

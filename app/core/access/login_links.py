@@ -1,4 +1,4 @@
-"""Single-use login links, each to one workspace.
+"""Single-use login links, each to one workspace or to one of its ports.
 
 Redis holds only the digest of a link's secret, which is no use to a reader. A used link stays until it expires, with
 the id of the lookup that used it: a lookup whose answer was lost is repeated with the same id, and succeeds.
@@ -39,15 +39,16 @@ class LoginLinks:
         self._take = Script(client, "link")
 
     @redis_errors
-    def make(self, uuid: str, access_epoch: int) -> str:
-        """The secret of a new link, for this access epoch of the session."""
+    def make(self, uuid: str, access_epoch: int, port: int = 0) -> str:
+        """The secret of a new link to the workspace, or to this port of it, for this access epoch of the session."""
         secret = secrets.token_urlsafe(LINK_BYTES)
-        self._redis.set(_key(secret), f"{uuid}:{access_epoch}", px=round(LINK_TTL * 1000))
+        self._redis.set(_key(secret), _meant(uuid, access_epoch, port), px=round(LINK_TTL * 1000))
         return secret
 
     @redis_errors
-    def lookup(self, uuid: str, secret: str = "") -> Lookup:
-        """The session, and whether the secret was that of an unused link to it. One round trip."""
+    def lookup(self, uuid: str, secret: str = "", port: int = 0) -> Lookup:
+        """The session, and whether the secret was that of an unused link to it, or to this port of it. One round
+        trip."""
         session, meant = SESSION.format(uuid=uuid), ""
         if secret:
             meant, flat = self._take(session=session, link=_key(secret), lookup=secrets.token_hex(8))
@@ -60,8 +61,13 @@ class LoginLinks:
         if not hashed:
             return Lookup(None)
         record = Record.from_hash(hashed, noted)
-        return Lookup(record, meant == f"{uuid}:{record.access_epoch}")
+        return Lookup(record, meant == _meant(uuid, record.access_epoch, port))
 
 
 def _key(secret: str) -> str:
     return LINK.format(digest=hashlib.sha256(secret.encode()).hexdigest())
+
+
+def _meant(uuid: str, access_epoch: int, port: int) -> str:
+    """What Redis holds of a link: where it leads."""
+    return f"{uuid}:{access_epoch}:{port}"

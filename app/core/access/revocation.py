@@ -53,7 +53,7 @@ class Revocations:
         following = access_epoch + 1
         change = Change(
             expect={"access_epoch": access_epoch},
-            fields={"access_epoch": following},
+            fields={"access_epoch": following, "opened_ports": ()},
             event=(REVOKED, {"access_epoch": following}),
         )
         answer = self._revoke(

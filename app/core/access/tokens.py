@@ -59,13 +59,15 @@ BY_BROWSER = frozenset({Kind.COOKIE, Kind.FRAME})
 
 @dataclass(frozen=True)
 class AccessToken:
-    """A token with a valid signature that has not expired; times are seconds since the epoch."""
+    """A token with a valid signature that has not expired; times are seconds since the epoch. `port` is the port of the
+    workspace whose cookie it is, 0 for that of the workspace itself."""
 
     kind: Kind
     uuid: str
     access_epoch: int
     issued_at: float
     expires_at: float
+    port: int = 0
 
 
 class AccessTokens:
@@ -83,20 +85,21 @@ class AccessTokens:
         """Whether there is a key for tokens of this kind."""
         return bool(self._keys[kind])
 
-    def issue(self, kind: Kind, uuid: str, access_epoch: int, now: float) -> tuple[str, AccessToken]:
+    def issue(self, kind: Kind, uuid: str, access_epoch: int, now: float, port: int = 0) -> tuple[str, AccessToken]:
         """A new token: its text and its content."""
         if not self.can_sign(kind):
             raise SettingsError(
                 "SECRET_KEY is not set, or lacks the key for this purpose; no workspace can be opened without it."
             )
         # Whole seconds, as the RFC's dates are commonly read.
-        issued = AccessToken(kind, uuid, access_epoch, int(now), int(now + self._ttls[kind]))
+        issued = AccessToken(kind, uuid, access_epoch, int(now), int(now + self._ttls[kind]), port)
         claims = {
             "aud": kind,
             "sub": uuid,
             "access_epoch": access_epoch,
             "iat": issued.issued_at,
             "exp": issued.expires_at,
+            **({"port": port} if port else {}),
         }
         return jwt.encode(claims, self._keys[kind][0], algorithm=ALGORITHM), issued
 
@@ -115,7 +118,12 @@ class AccessTokens:
                     options={"verify_exp": False, "verify_iat": False, "verify_nbf": False, "require": ["sub", "exp"]},
                 )
                 found = AccessToken(
-                    kind, str(claims["sub"]), int(claims["access_epoch"]), float(claims["iat"]), float(claims["exp"])
+                    kind,
+                    str(claims["sub"]),
+                    int(claims["access_epoch"]),
+                    float(claims["iat"]),
+                    float(claims["exp"]),
+                    int(claims.get("port", 0)),
                 )
             except (jwt.InvalidTokenError, KeyError, TypeError, ValueError):
                 continue

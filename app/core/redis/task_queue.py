@@ -81,6 +81,7 @@ WAKE = _task("sessions.wake", "wake", start="wake")
 REPLACE = _task("sessions.replace", "wake")
 RENEW_TOKEN = _task("sessions.renew_token", "wake")
 LOOK_AGAIN = _task("sessions.look_again", "wake")
+LEAD_PORTS = _task("sessions.lead_ports", "wake")
 
 DELIVER = _task("sessions.deliver", "deliver")
 WARN = _task("sessions.warn", "deliver")

@@ -168,6 +168,7 @@ WEB = User(
         *_any(*SESSION_KEYS, keys.PROMPT, keys.PROMPT_BYTES, keys.INBOX_PENDING, keys.DELIVERY_LEASE),
         *_any(keys.BY_USER, keys.USER_TOMBSTONES, keys.BY_STATUS, keys.DISCONNECT_TRIES),
         *(keys.ALL, keys.IDLE, keys.EXPIRY, keys.INTENTS, keys.DISCONNECTS, keys.BACKUP_REQUESTS, keys.IN_USE),
+        keys.OPENINGS,
         *(keys.POINT_REQUESTS, keys.POINTS_WAITING, keys.ERASURES, keys.ARCHIVED, keys.ARCHIVING),
         *_any(keys.LINK, keys.RPC_CALL, keys.RPC_ANSWER, keys.IDEMPOTENCY, keys.KEPT_ANSWERS, keys.CREATED),
         *_any(keys.SIGNED_IN, keys.SIGN_INS),
@@ -197,11 +198,10 @@ FORWARD_AUTH = User(
     "forward-auth",
     commands=(*CONNECTION, *SCRIPTS, *READING, *WRITING, *SENDING),
     both=(
-        *_any(keys.SESSION, keys.USE, keys.EVENTS, keys.LINK, *AUDIT_KEYS),
+        *_any(keys.SESSION, keys.USE, keys.EVENTS, keys.LINK, keys.PUBLIC_WAKES, *AUDIT_KEYS),
         *STATUS_SETS,
         *(*BUDGET_NOTES, keys.BUDGETS),
-        keys.INTENTS,
-        keys.IDLE,
+        *(keys.INTENTS, keys.IDLE, keys.OPENINGS),
         _reports("forward-auth"),
         NOTHING,
     ),
@@ -209,7 +209,7 @@ FORWARD_AUTH = User(
     writes=(keys.FEED, *_sends(*FORWARD_AUTH_QUEUES)),
     channels=EVENTS_CHANNELS,
 )
-"""A forwarded request uses a login link, counts as activity, and wakes a session."""
+"""A forwarded request uses a login link, counts as activity, wakes a session, and opens a port."""
 
 TOKEN_LEDGER = (
     *("ledger:*", "costs:sessions:*", "costs:user:*", "costs:key:*"),
@@ -269,7 +269,7 @@ def _worker(name: str, *queues: str) -> User:
             *_any(keys.POINTS, keys.POINT_SLOT, keys.POINT_REQUESTS, keys.POINTS_WAITING, keys.POINTS_DUE),
             *(keys.POINTS_ENDING, keys.DRILLS, keys.DRILL_REQUESTS),
             *(keys.IN_USE, keys.RETIRED, keys.DISCONNECTS, keys.CLOCK, keys.SENTINEL, keys.ERASURES),
-            *(keys.PLACE, keys.PROMPT_TIMES),
+            *(keys.PLACE, keys.PROMPT_TIMES, keys.OPENINGS),
             *(_erases() if "backup" in queues else ()),
             keys.QUEUES_SEEN,
             *_any(keys.COUNTERS, keys.STARTS, keys.RECENT_STARTS, keys.ACTIONS, keys.DEAD_LETTERS, keys.WORKERS_SEEN),

@@ -17,7 +17,9 @@ from typing import Any
 
 from app.agent.protocol import ServiceState
 from app.core.redis.use_fields import well_formed
-from app.core.sessions.reported_services import ReportedService, from_text, to_text
+from app.core.sessions import opened_ports, reported_services
+from app.core.sessions.opened_ports import OpenedPort
+from app.core.sessions.reported_services import ReportedService
 from app.core.signal_kinds import SIGNAL_PREFIX, SIGNALS
 
 UUID_LENGTH = 8
@@ -267,6 +269,8 @@ class Record(Identity):
     """prompts that are with the agent, as the inbox counts them"""
     access_epoch: int = 0
     """counts revocations; cookies, links and session tokens of an earlier epoch are refused"""
+    opened_ports: tuple[OpenedPort, ...] = ()
+    """its ports that are opened, in the order of their opening (`app/core/sessions/opened_ports.py`)"""
     replaced_epoch: int = 0
     """the access epoch for which the workspace was last replaced: nothing runs in it that is older"""
     epoch: int = 1
@@ -373,7 +377,8 @@ _COUNT: Codec = (int, str)
 _FLAG: Codec = (lambda text: text == "1", lambda value: "1" if value else "0")
 _OBJECT: Codec = (json.loads, lambda value: json.dumps(dict(value), sort_keys=True))
 _STATUS: Codec = (Status, str)
-_SERVICES: Codec = (from_text, to_text)
+_SERVICES: Codec = (reported_services.from_text, reported_services.to_text)
+_PORTS: Codec = (opened_ports.from_text, opened_ports.to_text)
 
 _BY_TYPE: Mapping[str, Codec] = {
     "str": _TEXT,
@@ -384,6 +389,7 @@ _BY_TYPE: Mapping[str, Codec] = {
     "Mapping[str, Any]": _OBJECT,
     "Status": _STATUS,
     "tuple[ReportedService, ...]": _SERVICES,
+    "tuple[OpenedPort, ...]": _PORTS,
 }
 CODECS: Mapping[str, Codec] = {
     each.name: _BY_TYPE[str(each.type)] for each in fields(Record) if each.name not in ("phases", "signals")

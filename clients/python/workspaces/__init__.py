@@ -47,6 +47,7 @@ from workspaces.errors import (
     TimedOut,
     TooLarge,
     TooManyAtOnce,
+    TooManyPorts,
     TooManyServices,
     Unauthorized,
     WaitTimedOut,
@@ -91,7 +92,7 @@ from workspaces.events import (
     ToolCallEvent,
     ToolResultEvent,
 )
-from workspaces.models import ExecState, FileEntry, FileType, MessageState, ServiceState, Status
+from workspaces.models import ExecState, FileEntry, FileType, MessageState, PortState, ServiceState, Status
 from workspaces.version import VERSION as __version__
 from workspaces.workspace import Workspace
 
@@ -152,6 +153,7 @@ __all__ = [
     "NotFound",
     "OutputEvent",
     "PhaseEvent",
+    "PortState",
     "QuotaExceeded",
     "RateLimited",
     "RequestInProgress",
@@ -181,6 +183,7 @@ __all__ = [
     "TokenEvent",
     "TooLarge",
     "TooManyAtOnce",
+    "TooManyPorts",
     "TooManyServices",
     "ToolCallEvent",
     "ToolResultEvent",

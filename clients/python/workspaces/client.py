@@ -19,6 +19,7 @@ from workspaces.resources.execs import Execs
 from workspaces.resources.feed import Feed
 from workspaces.resources.files import Files
 from workspaces.resources.messages import Messages
+from workspaces.resources.ports import Ports
 from workspaces.resources.recovery import Recovery
 from workspaces.resources.restore_points import RestorePoints
 from workspaces.resources.services import Services
@@ -65,6 +66,7 @@ class Workspaces:
         self.execs = Execs(self._http)
         self.files = Files(self._http)
         self.services = Services(self._http)
+        self.ports = Ports(self._http)
         self.backups = Backups(self._http)
         self.restore_points = RestorePoints(self._http)
         self.costs = CostCalls(self._http)
@@ -86,7 +88,7 @@ class Workspaces:
 
     def workspace(self, uuid: str) -> Workspace:
         """The workspace of a session; asks the service for nothing."""
-        return Workspace(uuid, self.sessions, self.execs, self.files, self.services)
+        return Workspace(uuid, self.sessions, self.execs, self.files, self.services, self.ports)
 
     @property
     def api_url(self) -> str:

@@ -156,6 +156,10 @@ class TooManyServices(Conflict):
     """The workspace has as many services as allowed; stop one first."""
 
 
+class TooManyPorts(Conflict):
+    """All opened ports of the session are public, and there are as many as allowed; close one first."""
+
+
 class StartFailed(Conflict):
     """The session did not start; `uuid` names it, if it was just created."""
 
@@ -285,6 +289,7 @@ BY_CODE: Mapping[str, type[ApiError]] = {
     "asleep": Asleep,
     "quota_exceeded": QuotaExceeded,
     "too_many_services": TooManyServices,
+    "too_many_ports": TooManyPorts,
     "start_failed": StartFailed,
     "stop_failed": StopFailed,
     "teardown_failed": TeardownFailed,

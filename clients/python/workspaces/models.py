@@ -1,7 +1,7 @@
 """The answers of the API, named as its OpenAPI document names them; `Session` is its SessionStatus and SessionDetail.
 
 Times are aware datetimes. Words such as a status are plain strings, so that a new one breaks nobody; `Status`,
-`MessageState`, `ExecState`, `ServiceState` and `FileType` have the present ones.
+`MessageState`, `ExecState`, `ServiceState`, `PortState` and `FileType` have the present ones.
 """
 
 from __future__ import annotations
@@ -63,6 +63,14 @@ class ServiceState(StrEnum):
     FAILED = "failed"
 
 
+class PortState(StrEnum):
+    """The states of a port of a workspace."""
+
+    LISTENING = "listening"
+    STARTING = "starting"
+    STOPPED = "stopped"
+
+
 class FileType(StrEnum):
     """What an entry of a folder is."""
 
@@ -122,12 +130,23 @@ class ReportedService(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OpenedPort(Answer):
+    """An opened port, and its address. `public_until` is until when anybody may see it, which may be past; None for
+    never."""
+
+    port: int
+    url: str
+    opened_at: datetime
+    public_until: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Session(Answer):
     """A session in full. `phases` are the times of its last start, in ms; `risk` is its unsaved work; `files_of` is of
     when its files are, after its volume was lost; `last_proven` is when a drill last restored its newest restore point
     whole. `rollback_to` is the restore point that it is being rolled back to, `rolled_back` is how its last rollback
     ended. `tier` says where its files are: `hot` or `archived`; `restoring` is what is being restored now.
-    `services` are those of its workspace, all `stopped` unless it is active."""
+    `services` are those of its workspace, all `stopped` unless it is active; `opened_ports` are shown at an address."""
 
     uuid: str
     user_id: str
@@ -161,6 +180,7 @@ class Session(Answer):
     replicas: int
     queue_length: int
     services: tuple[ReportedService, ...]
+    opened_ports: tuple[OpenedPort, ...]
     phases: Mapping[str, int]
     timestamp: datetime
 
@@ -189,6 +209,7 @@ class SessionSummary(Answer):
     labels: Mapping[str, str]
     queue_length: int | None
     services: tuple[ReportedService, ...]
+    opened_ports: tuple[OpenedPort, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -926,6 +947,36 @@ class ServiceList(Answer):
     """The services of a workspace, by name."""
 
     services: tuple[Service, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port(Answer):
+    """A port of a workspace. `process` is the program that listens there, as far as it is known; `service` the service
+    that has this port. `url` is its address, which leads to it only while it is opened: `opened_at` is since when.
+    `public_until` is until when anybody may see it, which may be past."""
+
+    port: int
+    state: str
+    process: str | None
+    service: str | None
+    url: str
+    opened_at: datetime | None
+    public_until: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortList(Answer):
+    """The ports of a workspace, by number."""
+
+    ports: tuple[Port, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortOpening(Port):
+    """A port that was opened. Unless it is public, `url` is a login link, which works once, until `expires_at`."""
+
+    uuid: str
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)

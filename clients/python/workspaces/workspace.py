@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from workspaces.models import Action, Deleted, Exec, FileEntry, FileList, Service
+from workspaces.models import Action, Deleted, Exec, FileEntry, FileList, Port, PortOpening, Service
 from workspaces.pages import Pages
 from workspaces.resources.execs import Command, Execs
 from workspaces.resources.files import Content, Files
+from workspaces.resources.ports import Ports
 from workspaces.resources.services import Services
 from workspaces.resources.sessions import Sessions
 
 
 class Workspace:
-    """The workspace of the session `uuid`, which a call on commands, files and services wakes. `options` are those of
-    the call of the client that is named."""
+    """The workspace of the session `uuid`, which a call on commands, files, services and ports wakes. `options` are
+    those of the call of the client that is named."""
 
-    def __init__(self, uuid: str, sessions: Sessions, execs: Execs, files: Files, services: Services) -> None:
+    def __init__(
+        self, uuid: str, sessions: Sessions, execs: Execs, files: Files, services: Services, ports: Ports
+    ) -> None:
         self.uuid = uuid
         self._sessions = sessions
         self._execs = execs
         self._files = files
         self._services = services
+        self._ports = ports
 
     def run(self, command: Command, **options: Any) -> Exec:
         """Run a command, as `execs.run`."""
@@ -30,6 +34,14 @@ class Workspace:
     def serve(self, name: str, command: str, **options: Any) -> Service:
         """Start a service, as `services.start`."""
         return self._services.start(self.uuid, name, command, **options)
+
+    def preview(self, port: int, **options: Any) -> PortOpening:
+        """Open a port, as `ports.open`: the answer's `url` leads a browser to what listens there."""
+        return self._ports.open(self.uuid, port, **options)
+
+    def ports(self, **options: Any) -> tuple[Port, ...]:
+        """The ports, as `ports.list` has them."""
+        return self._ports.list(self.uuid, **options).ports
 
     def write(self, path: str, content: Content, **options: Any) -> FileEntry:
         """Write a file, as `files.write`."""

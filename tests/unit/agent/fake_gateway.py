@@ -36,6 +36,7 @@ class FakeGateway:
         self.page_bytes = 1_000
         self.activity: list[dict[str, Any]] = []
         self.again = False
+        self.opened_ports: list[int] = []
         self.asked: list[dict[str, float]] = []
         self.ended: set[str] = set()
         self.lost: set[str] = set()
@@ -104,7 +105,7 @@ class FakeGateway:
                 self.events += body["events"]
             elif path == "/agent/v1/activity":
                 self.activity.append(body["signals"])
-                return 200, {"again": self.again}
+                return 200, {"again": self.again, "opened_ports": self.opened_ports}
             elif path == "/agent/v1/unfinished":
                 self.asked.append(body["prompts"])
                 others = body["prompts"].keys() - self.ended - self.lost

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,14 @@ class Home:
         """What the workspace uses, to be told once."""
         self.services: list[dict[str, Any]] | None = None
         gateway: Any = self.manager
+        self.opened: list[Collection[int]] = []
+        """The ports that are opened, each time they are told."""
         reporter = ActivityReporter(
-            folder, gateway, lambda: self.uses.pop() if self.uses else None, services=lambda: self.services
+            folder,
+            gateway,
+            lambda: self.uses.pop() if self.uses else None,
+            services=lambda: self.services,
+            opened=self.opened.append,
         )
         self.report = reporter.report
         self.signs = folder / FOLDER
@@ -94,6 +101,21 @@ def test_each_sign_is_told_by_its_age_and_once(home: Home) -> None:
     home.edited(NOW + 15)
     assert home.report(NOW + 20)
     assert home.manager.reports[1:] == [{"editor": {"age": 5.0}}]
+
+
+def test_the_managers_answer_tells_the_opened_ports(home: Home) -> None:
+    told = [b'{"again": true, "opened_ports": [3000]}', b'{"again": false, "opened_ports": []}', b'{"again": false}']
+    home.manager.answers = [
+        Answer(200, told[0]),
+        Answer(503, told[0]),
+        None,
+        Answer(200, told[1]),
+        Answer(200, told[2]),
+    ]
+    for at in range(5):
+        home.edited(NOW + at)
+        home.report(NOW + at)
+    assert home.opened == [[3000]]
 
 
 def test_a_quiet_job_is_told_as_long_as_it_is_seen(home: Home) -> None:

@@ -15,9 +15,9 @@ from app.agent.protocol import ExecReason, Restart, ServiceState
 from app.agent.services import service as service_module
 from app.agent.services.definition import COMMAND_BYTES, Definition, read_definition
 from app.agent.services.log import FILE_BYTES, FILES, Log
-from app.agent.services.ports import find_listener
 from app.agent.services.services import DOCUMENT
 from app.agent.services.tools import tools_of
+from app.agent.sockets import find_listener
 from app.agent.tools.orphans import MARK, marked_processes
 from app.agent.tools.registry import Toolbox
 from app.agent.tools.sandbox_path import Workspace
@@ -343,6 +343,27 @@ def test_a_sleep_ends_all_and_a_wake_starts_those_that_are_to(place):
     assert (other.state, other.told()["reason"], other.told()["starts"]) == ("stopped", "sleep", 0)
     assert web.state in ("starting", "running")
     wait_for(lambda: lines_of(web) == ["here", "here"], "the log goes on")
+
+
+@pytest.mark.parametrize("reason", [ExecReason.SLEEP, ExecReason.STOPPED])
+def test_one_of_an_opened_port_is_brought_back_if_it_ended_with_the_workspace(place, port, reason):
+    """Not one that ended before, and none of another port."""
+    place.ended("exit 0", name="done", port=port, restart="never")
+    place.start(LISTENS, port=port)
+    place.start(RUNS_ON, name="portless")
+    place.stop(reason)
+    services = place.agent()
+    services.bring_back([port + 1])
+    assert {each.state for each in services.all()} == {"stopped"}
+    services.bring_back([port, port + 1])
+    assert services.find("web").wait(PATIENCE) is None
+    states = {each.definition.name: each.state for each in services.all()}
+    assert states == {"done": "stopped", "portless": "stopped", "web": "running"}
+    services.bring_back([port])
+    assert services.find("web").told()["starts"] == 1
+    place.stop(reason)
+    services.bring_back([port])
+    assert services.find("web").state == "stopped", "none starts while the workspace stops"
 
 
 @pytest.mark.parametrize(("restart", "again"), [(Restart.ON_FAILURE, True), (Restart.NEVER, False)])

@@ -81,6 +81,12 @@ def new_session(client: Client, user_id: str = "ada", **fields: Any) -> str:
     return str(answer.json["uuid"])
 
 
+def written(rule: str) -> str:
+    """The path of a route, with something for each name in it that has to be of a form; not for a session or a
+    backup."""
+    return rule.replace("<message_id>", "m1").replace("<port:port>", "3000")
+
+
 def move(core: Core, uuid: str, to: Status, **changes: object) -> Record:
     """Do what a worker or the observer would: move the session and settle its intent."""
     return core.store.change(uuid, time.time(), to=to, settle=True, **changes).record

@@ -17,7 +17,17 @@ from app.core.sessions.model import Status
 from app.main import create_app
 from app.process.settings import Settings, SettingsError
 from tests.tenant_tables import WEB, Try
-from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, add_backup, bearer, check_problem, move, new_session
+from tests.unit.api.helpers import (
+    ADMIN_KEY,
+    AppMaker,
+    Client,
+    add_backup,
+    bearer,
+    check_problem,
+    move,
+    new_session,
+    written,
+)
 
 PAGE = "https://app.example.com"
 
@@ -30,7 +40,7 @@ def of_one_thing(app: Flask, part: str) -> Iterator[tuple[str, str, Try]]:
         for each in WEB[rule.endpoint]:
             if each.key == 404 and part in rule.rule:
                 for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
-                    yield rule.rule.replace("<message_id>", "m1"), method, each
+                    yield written(rule.rule), method, each
 
 
 def ask(client: Client, path: str, method: str, how: Try) -> Any:
@@ -86,7 +96,7 @@ def test_a_token_opens_its_sessions_own_calls_and_nothing_else(app: Flask, holde
     for rule in app.url_map.iter_rules():
         if "<session:uuid>" not in rule.rule:
             continue
-        path = rule.rule.replace("<session:uuid>", uuid).replace("<message_id>", "m1")
+        path = written(rule.rule).replace("<session:uuid>", uuid)
         for method in (rule.methods or set()) & {"GET", "POST", "DELETE"}:
             answer = holder.open(path, method=method, json={} if method == "POST" else None)
             answer.close()

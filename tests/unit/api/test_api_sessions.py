@@ -311,7 +311,16 @@ def test_a_row_of_a_list_says_what_the_session_itself_says(client: Client, core:
     assert row == {name: (full["session"] | full)[name] for name in row}
     assert (row["labels"], row["reason_code"]) == ({"course": "python-101"}, "no_capacity")
     fields = {"uuid", "user_id", "status", "created_at", "last_activity", "expires_at", "workspace_url", "labels"}
-    fields |= {"reason", "reason_code", "queue_length", "tier", "archived_at", "archives_at", "services"}
+    fields |= {
+        "reason",
+        "reason_code",
+        "queue_length",
+        "tier",
+        "archived_at",
+        "archives_at",
+        "services",
+        "opened_ports",
+    }
     assert row.keys() == fields
 
 
@@ -332,6 +341,28 @@ def test_the_services_of_a_session_are_shown_and_stopped_where_it_is_not_active(
         assert row["services"] == wanted
     core.store.note_services(uuid, [])
     assert shown(client, uuid)["services"] == []
+
+
+def test_the_opened_ports_of_a_session_are_shown_by_number(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    assert shown(client, uuid)["opened_ports"] == []
+    until = int(time.time()) + 60
+    opened = {port: core.openings.open(uuid, port, until if port == 3_000 else 0) for port in (5_173, 3_000)}
+    wanted = [
+        {
+            "port": port,
+            "url": f"http://{port}--vs-code-{uuid}.localhost",
+            "opened_at": iso(opened[port].opened_at),
+            "public_until": iso(opened[port].public_until),
+        }
+        for port in (3_000, 5_173)
+    ]
+    assert [each["public_until"] for each in wanted] == [iso(until), None]
+    for status in (Status.ACTIVE, Status.SLEEPING):
+        move(core, uuid, status)
+        assert shown(client, uuid)["opened_ports"] == wanted
+    [row] = client.get("/sessions").json["sessions"]
+    assert row["opened_ports"] == wanted
 
 
 def test_list_filters_by_status_user_labels_and_search(client: Client, core: Core) -> None:

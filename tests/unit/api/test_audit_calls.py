@@ -97,7 +97,7 @@ def test_each_of_them_leaves_an_entry(app: Flask, client: Client, core: Core, ag
     for endpoint, method, rule in mutating(app):
         uuid, name = new_session(client), add_backup(core).name
         move(core, uuid, Status.ACTIVE, provisioned=True)
-        if endpoint.startswith(("execs.", "files.", "services.")):
+        if endpoint.startswith(("execs.", "files.", "ports.", "services.")):
             core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
         agent.services["web"] = dict(SERVICE)
         put_point(core, uuid)
@@ -109,6 +109,7 @@ def test_each_of_them_leaves_an_entry(app: Flask, client: Client, core: Core, ag
             "<letter_id>": letter.id,
             "<exec_id>": "x1",
             "<service:name>": "web",
+            "<port:port>": "3000",
             "<file:path>": "a",
         }
         path = "/".join(names.get(part, part) for part in rule.split("/"))
@@ -123,6 +124,7 @@ def test_each_of_them_leaves_an_entry(app: Flask, client: Client, core: Core, ag
         made = answer.json["uuid"] if endpoint in MAKING else ""
         about = made or ("k3v9x0qa" if "<name>" in rule else uuid if "<" in rule else None)
         reason = name if "<name>" in rule else uuid if endpoint == "going_back.fork" else None
+        reason = "port 3000" if "<port" in rule else reason
         assert entry == {
             "id": entry["id"],
             "at": entry["at"],
@@ -170,6 +172,22 @@ def test_what_a_service_is_called_names_no_other_session(client: Client) -> None
     uuid = new_session(client)
     client.delete(f"/session/{uuid}/services/app-zzzzzzzz-20261120-080000.zip")
     assert told(client, "action", "uuid")[0] == ("stop_service", uuid)
+
+
+def test_a_port_is_named_with_whether_everybody_may_see_it(client: Client, core: Core, agent: FakeAgent) -> None:
+    uuid = new_session(client)
+    move(core, uuid, Status.ACTIVE)
+    core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
+    for body in ({}, {"public_until": time.time() + 60}):
+        assert client.post(f"/session/{uuid}/ports/3000/open", json=body).status_code == 200
+    client.delete(f"/session/{uuid}/ports/3000")
+    client.delete("/session/zzzzzzzz/ports/3000")
+    assert told(client, "action", "status", "reason")[:4] == [
+        ("close_port", 404, "session_not_found, port 3000"),
+        ("close_port", 204, "port 3000"),
+        ("open_port", 200, "port 3000, public"),
+        ("open_port", 200, "port 3000"),
+    ]
 
 
 def test_a_deletion_says_what_it_did_without(client: Client) -> None:

@@ -177,6 +177,16 @@ def services(service: Service) -> Any:
     return refused_by_agent(service, "services", {"name": "web", "command": "true"}, services_per_session=1)
 
 
+def public_ports(service: Service) -> Any:
+    client = service.client(ports_per_session=1)
+    uuid, agent = new_session(client), service.agent()
+    core = core_of(client.application)
+    move(core, uuid, Status.ACTIVE)
+    core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
+    core.openings.open(uuid, 3_000, int(time.time()) + 60)
+    return client.post(f"/session/{uuid}/ports/4000/open")
+
+
 def long_files(service: Service) -> Any:
     client = service.client(files_at_once=1)
     service.pass_a_file(client)
@@ -230,6 +240,7 @@ CASES: list[tuple[Reach, int, str, str, str, str]] = [
     (long_files, 429, "too_many_transfers", "user ada", "1", "FILES_AT_ONCE"),
     (running_commands, 429, "too_many_execs", "session", "1", "EXECS_AT_ONCE"),
     (services, 409, "too_many_services", "session", "1", "SERVICES_PER_SESSION"),
+    (public_ports, 409, "too_many_ports", "session", "1", "PORTS_PER_SESSION"),
     (calls_at_the_gateway, 429, "too_many_calls", "session", "1", "GATEWAY_CALLS_PER_SESSION"),
     (bytes_at_the_gateway, 503, "busy", "server", "10", "BODY_BUDGET_BYTES"),
     (tokens_of_a_day, 429, "llm_budget_exceeded", "user", "100", "LLM_TOKENS_PER_DAY"),

@@ -13,6 +13,7 @@ from app.api.instruments import INSTRUMENTS
 from app.core.composition import Core
 from app.core.redis import task_queue
 from app.core.redis.dead_letters import DeadLetter
+from app.core.sessions.model import Status
 from tests.unit.api.helpers import (
     ADMIN_KEY,
     BOUND_KEY,
@@ -26,8 +27,10 @@ from tests.unit.api.helpers import (
     check_problem,
     key_entry,
     keyed,
+    move,
     new_session,
     samples,
+    written,
 )
 from tests.unit.api.visitors import Visitor, link
 
@@ -58,7 +61,7 @@ def test_it_opens_metrics_and_nothing_else(app: Flask, client: Client, shown: di
     assert prometheus.get("/metrics", headers=shown).json["total_sessions"] == 1
     opened = set()
     for rule in app.url_map.iter_rules():
-        path = rule.rule.replace("<session:uuid>", uuid).replace("<message_id>", "m1").replace("<name>", "x")
+        path = written(rule.rule).replace("<session:uuid>", uuid).replace("<name>", "x")
         for method in (rule.methods or set()) & {"GET", "POST", "DELETE"}:
             answer = prometheus.open(path, method=method, headers=shown, json={} if method == "POST" else None)
             answer.close()
@@ -165,3 +168,10 @@ def test_a_decision_without_redis_is_an_error(app: Flask) -> None:
     visitor = Visitor(app, "abcd1234")
     assert visitor.visit().status_code == 503
     assert decided(visitor)["error"] == 1
+
+
+def test_a_public_port_of_a_sleeping_workspace_is_no_error(core: Core, uuid: str, visitor: Visitor) -> None:
+    core.openings.open(uuid, 3000, int(time.time()) + 600)
+    move(core, uuid, Status.SLEEPING)
+    assert visitor.visit(host=f"3000--vs-code-{uuid}.localhost").status_code == 503
+    assert decided(visitor) == {"let_in": 0, "login": 0, "refused": 1, "error": 0}

@@ -41,7 +41,7 @@ def test_markup_in_any_value_is_text(name: str) -> None:
     texts: dict[str, Any] = dict.fromkeys(
         ("title", "text", "hint", "detail", "back", "href", "label", "state", "retry"), MARKUP
     )
-    numbers: dict[str, Any] = {"elapsed_ms": MARKUP, "estimate_ms": MARKUP, "steps": [step], "steps_are_over": False}
+    numbers: dict[str, Any] = {"elapsed_ms": MARKUP, "estimate_ms": MARKUP, "steps": [step], "shows_steps": True}
     text, _ = answer(name, product=Product(name=MARKUP, url=MARKUP), **texts, **numbers)
     # Each quote and bracket of it is escaped, wherever it stands.
     assert "<img" not in text and "<script>alert" not in text

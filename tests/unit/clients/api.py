@@ -236,6 +236,20 @@ def service(name: str = "web", **fields: Any) -> dict[str, Any]:
     }
 
 
+def port(number: int = 3000, **fields: Any) -> dict[str, Any]:
+    """A port of a workspace as a list has it, by default one that is not opened."""
+    shown = {"port": number, "state": "listening", "process": "node", "service": None}
+    times = {"opened_at": None, "public_until": None}
+    return {**shown, "url": f"http://{number}--vs-code-{UUID}.localhost", **times, **fields}
+
+
+def opened(number: int = 3000, **fields: Any) -> dict[str, Any]:
+    """The answer to a port that was opened, by default a private one."""
+    link = f"http://{number}--vs-code-{UUID}.localhost/?link=secret"
+    private = {"uuid": UUID, "url": link, "expires_at": TIME, "opened_at": TIME}
+    return port(number, **private | fields)
+
+
 RUNNING: dict[str, Any] = {"state": "running", "exit_code": None, "ended_at": None}
 """The fields of a command that runs."""
 

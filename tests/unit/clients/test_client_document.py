@@ -236,6 +236,7 @@ def test_every_type_of_event_has_a_class(document):
         (models.ServiceState, "Service", "state"),
         ([*WHY, None], "Service", "reason"),
         (get_args(Restart), "Service", "restart"),
+        (models.PortState, "Port", "state"),
     ],
 )
 def test_words_are_those_of_the_document(document, words, schema, field):

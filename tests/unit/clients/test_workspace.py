@@ -19,6 +19,8 @@ from tests.unit.clients.api import (
     created,
     entry,
     listed,
+    opened,
+    port,
     service,
     with_output,
     wrote,
@@ -45,12 +47,15 @@ def test_the_shortest_program(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_call_is_the_clients() -> None:
     deleted = {"uuid": UUID, "status": "terminated", "message": "", "backup": None, "risk": None}
-    api = Api(content_of(b"x"), listed(entry()), answer(service()), action("sleep"), action("wake"), answer(deleted))
+    there = (content_of(b"x"), listed(entry()), answer(service()), answer(opened()), answer({"ports": [port()]}))
+    api = Api(*there, action("sleep"), action("wake"), answer(deleted))
     ws = api.client().workspace(UUID)
     assert (ws.uuid, repr(ws)) == (UUID, f"Workspace({UUID!r})")
     assert ws.read("a.py", wake=False) == b"x"
     assert [each.path for each in ws.list_files(depth=2)] == ["a.py"]
     assert ws.serve("web", "npm run dev", port=3000).state == "running"
+    assert ws.preview(3000, path="/a", wait=9).state == "listening"
+    assert [each.port for each in ws.ports(wake=False)] == [3000]
     assert ws.sleep(wait=5).action == "sleep"
     assert ws.wake().action == "wake"
     assert ws.delete(backup="false").status == "terminated"
@@ -58,12 +63,15 @@ def test_each_call_is_the_clients() -> None:
         f"GET /session/{UUID}/files/a.py?wake=false",
         f"GET /session/{UUID}/files?path=.&depth=2",
         f"POST /session/{UUID}/services",
+        f"POST /session/{UUID}/ports/3000/open",
+        f"GET /session/{UUID}/ports?wake=false",
         f"POST /session/{UUID}/sleep",
         f"POST /session/{UUID}/wake",
         f"DELETE /session/{UUID}?backup=false",
     ]
     assert json.loads(api.requests[2].content) == {"name": "web", "command": "npm run dev", "port": 3000}
-    assert api.requests[3].headers["Prefer"] == "wait=5"
+    assert json.loads(api.requests[3].content) == {"path": "/a"}
+    assert [api.requests[n].headers["Prefer"] for n in (3, 5)] == ["wait=9", "wait=5"]
 
 
 @pytest.mark.parametrize("given", [{"api_url": "http://other"}, {"api_key": KEY}])

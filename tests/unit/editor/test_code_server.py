@@ -64,7 +64,7 @@ def line(address: str, home: str, folder: str, *own: str) -> list[str]:
         *("--extensions-dir", f"{home}/.local/share/code-server/extensions"),
         *("--auth", "none"),
         *("--config", "/dev/null"),
-        *("--disable-telemetry", "--disable-update-check", "--disable-workspace-trust"),
+        *("--disable-proxy", "--disable-telemetry", "--disable-update-check", "--disable-workspace-trust"),
         *own,
         folder,
     ]

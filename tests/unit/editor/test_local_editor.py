@@ -49,3 +49,19 @@ def test_an_editor_is_told_who_may_embed_it_and_for_how_long_a_command_may_ask_t
     assert "EMBED_ORIGINS" not in told and told["KEEPALIVE_MAX"] == "28800"
     stage.settings = replace(stage.settings, embed_origins="https://a.example.com, https://b.example.com")
     assert environment(stage.up(A).pid)["EMBED_ORIGINS"] == "https://a.example.com https://b.example.com"
+
+
+@pytest.mark.slow
+def test_an_editor_is_told_how_its_ports_are_shown(stage: Stage) -> None:
+    """Its own and its agent's are not; and that others listen in the same network. The agent's commands get the address
+    too."""
+    stage.settings = replace(stage.settings, secret_key=KEY, workspace_port=8090)
+    running = stage.up(A)
+    told, agents = environment(running.pid), environment(running.agent_pid)
+    assert told["WORKSPACE_OWN_PORTS"] == f"{running.port} {running.agent_port}"
+    for each in (told, agents):
+        assert each["WORKSPACE_NETWORK"] == "shared"
+        assert each["VSCODE_PROXY_URI"] == f"http://{{{{port}}}}--vs-code-{A}.localhost:8090/"
+    stage.settings = replace(stage.settings, secret_key="")
+    bare = stage.up(B)
+    assert environment(bare.pid)["WORKSPACE_OWN_PORTS"] == str(bare.port)

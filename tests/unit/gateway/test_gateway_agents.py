@@ -271,7 +271,7 @@ def test_what_an_agent_sees_inside_is_noted_by_its_age(workspace: Workspace) -> 
     """A job's name is cut to what a record should hold."""
     began = time.time()
     answer = tell(workspace, editor={"age": 2.5}, jobs={"age": 0, "detail": "make\n" + "x" * 500})
-    assert (answer.status_code, answer.json) == (200, {"again": False})
+    assert (answer.status_code, answer.json) == (200, {"again": False, "opened_ports": []})
     signals = workspace.core.activity.read(workspace.uuid)
     assert began - 2.6 < signals["editor"].at < time.time() - 2.4
     assert signals["jobs"].detail == "make" + "x" * 91
@@ -301,7 +301,7 @@ def test_a_quiet_job_counts_after_its_last_work_or_as_long_as_it_asks_and_never_
 @pytest.mark.parametrize("told", [{"quiet": 7_300}, {"quiet": 1e12}, {"quiet": 7_200, "left": 0}, {}])
 def test_a_quiet_job_that_counts_no_more_is_no_activity(workspace: Workspace, told: dict[str, float]) -> None:
     before = workspace.record().last_activity
-    assert tell(workspace, quiet_job={"age": 0, **told}).json == {"again": False}
+    assert tell(workspace, quiet_job={"age": 0, **told}).json == {"again": False, "opened_ports": []}
     assert workspace.core.activity.read(workspace.uuid) == {}
     assert workspace.record().last_activity == before
 
@@ -316,7 +316,7 @@ def test_reports_one_upon_the_other_cost_one_write_and_are_asked_for_again(works
 def test_what_a_workspace_uses_is_noted_and_is_no_activity(workspace: Workspace) -> None:
     before = workspace.record().last_activity
     answer = used(workspace, cpu=0.5, memory_bytes=300_000_000, disk_bytes=3 * 2**30)
-    assert (answer.status_code, answer.json) == (200, {"again": False})
+    assert (answer.status_code, answer.json) == (200, {"again": False, "opened_ports": []})
     assert list(workspace.core.resources.read(workspace.uuid).values()) == [Sample(0.5, 300_000_000, 3 * 2**30)]
     assert (workspace.record().disk_used_mib, workspace.record().last_activity) == (3_072, before)
     assert workspace.core.activity.read(workspace.uuid) == {}
@@ -328,11 +328,19 @@ def test_no_workspace_uses_more_than_a_machine_has(workspace: Workspace) -> None
     assert list(workspace.core.resources.read(workspace.uuid).values()) == [Sample(4_096.0, 2**50, 2**50)]
 
 
+def test_an_agent_is_told_which_ports_are_opened(workspace: Workspace) -> None:
+    workspace.core.openings.open(workspace.uuid, 3_000)
+    workspace.core.openings.open(workspace.uuid, 5_173)
+    assert tell(workspace, editor={"age": 0}).json["opened_ports"] == [3_000, 5_173]
+    workspace.core.openings.close(workspace.uuid, 3_000)
+    assert serve(workspace, WEB).json["opened_ports"] == [5_173]
+
+
 def test_the_services_of_a_workspace_are_noted_and_are_no_activity(workspace: Workspace) -> None:
     """The newest report counts; one without them changes nothing."""
     before = workspace.record().last_activity
     worker = {"name": "worker", "port": None, "state": "failed"}
-    assert serve(workspace, WEB, worker).json == {"again": False}
+    assert serve(workspace, WEB, worker).json == {"again": False, "opened_ports": []}
     noted = (
         ReportedService("web", 3_000, ServiceState.RUNNING),
         ReportedService("worker", None, ServiceState.FAILED),
@@ -424,7 +432,7 @@ def test_reports_of_a_session_that_is_being_stopped_change_nothing(app: Flask) -
     workspace = Workspace(app, status=Status.SLEEPING)
     before = workspace.record().last_activity
     assert workspace.report(busy=True).status_code == 204
-    assert tell(workspace, editor={"age": 0}).json == {"again": False}
+    assert tell(workspace, editor={"age": 0}).json == {"again": False, "opened_ports": []}
     assert used(workspace, cpu=1.0, memory_bytes=1, disk_bytes=1).status_code == 200
     assert serve(workspace, WEB).status_code == 200
     assert workspace.record().services == ()

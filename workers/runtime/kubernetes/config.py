@@ -22,9 +22,11 @@ from workers.runtime.kubernetes.names import Object
 class KubernetesConfig:
     """The settings, parsed once. `sizes` are container resources by size; `disk` is each container's request and limit
     of the node's disk; `agent` is the environment of every agent, None where workspaces have no agent for lack of a
-    SECRET_KEY."""
+    SECRET_KEY; `port_url` is the address of a port, with `{uuid}` for the session's uuid and `{{port}}` for VS Code to
+    fill in."""
 
     domain: str
+    port_url: str
     image: str
     sizes: Mapping[str, Object]
     disk: tuple[str, str]
@@ -59,6 +61,7 @@ class KubernetesConfig:
             tolerations = [*tolerations, spot]
         return cls(
             domain=settings.workspace_domain,
+            port_url=settings.workspace_url("{uuid}", "{{port}}") + "/",
             image=settings.workspace_image,
             sizes=_sizes(settings.workspace_sizes),
             disk=_disk(settings.ephemeral_storage),

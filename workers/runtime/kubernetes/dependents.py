@@ -1,4 +1,5 @@
-"""The objects that a session's Deployment owns: Secret, Service, Ingress and, with KEDA, a ScaledObject.
+"""The objects that a session's Deployment owns: Secret, Service, Ingress, another Ingress while ports are opened, and,
+with KEDA, a ScaledObject.
 
 The pod waits for the Secret only. The others do not depend on one another, so they are applied at the same time.
 """
@@ -6,6 +7,7 @@ The pod waits for the Secret only. The others do not depend on one another, so t
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 
@@ -66,6 +68,16 @@ class Dependents:
         self._cluster.apply("ingresses", objects.other_hosts(self._config))
         self._keeps_other_hosts = True
 
+    def lead_ports(self, identity: Identity, deployment: Object, ports: Iterable[int], version: str = "") -> None:
+        """Have the Ingress of ports lead to these, which is none without any; of that `version`, unless it is ""."""
+        wanted = objects.port_ingress(identity, deployment, ports, self._config)
+        if not wanted["spec"]["rules"]:
+            self._cluster.delete("ingresses", wanted["metadata"]["name"], version=version)
+            return
+        if version:
+            wanted["metadata"]["resourceVersion"] = version
+        self._cluster.apply("ingresses", wanted)
+
     def withhold(self, uuid: str) -> None:
         """Keep KEDA from scaling the session up until `complete` is called again."""
         if self._scaler.kind:
@@ -85,13 +97,22 @@ class Dependents:
             owners, user = metadata.get("ownerReferences"), metadata.get("annotations", {}).get(names.USER)
             if owners and user and "deletionTimestamp" not in metadata:
                 identity = Identity(uuid=metadata["labels"][names.UUID_LABEL], user_id=user, created_at=0.0)
-                self._cluster.apply("ingresses", objects.ingress(identity, {"metadata": owners[0]}, self._config))
+                self._renew_address(identity, {"metadata": owners[0]}, metadata)
+
+    def _renew_address(self, identity: Identity, deployment: Object, metadata: Object) -> None:
+        """Apply an Ingress again that has this metadata."""
+        if (ports := objects.ports_of(metadata)) is None:
+            self._cluster.apply("ingresses", objects.ingress(identity, deployment, self._config))
+            return
+        with suppress(Conflict, NotFound):  # another call has led to other ports meanwhile
+            self.lead_ports(identity, deployment, ports, metadata["resourceVersion"])
 
     def delete(self, uuid: str) -> None:
         """Delete what a Deployment that someone else deleted may have left."""
         name = names.workspace(uuid)
         for kind in ("ingresses", "services", "secrets"):
             self._cluster.delete(kind, name)
+        self._cluster.delete("ingresses", names.ports(uuid))
         if self._scaler.kind:
             self._cluster.delete(self._scaler.kind, names.scaler(uuid))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from threading import Event
 from typing import TypeVar
@@ -185,6 +185,10 @@ class KubernetesRuntime:
         for pod in self._pods(uuid):
             if not pod.ended:
                 scheduling.look_again(self._cluster, pod.name, self._clock())
+
+    def lead_ports(self, uuid: str, ports: Sequence[int]) -> None:
+        """See `Runtime.lead_ports`. An Ingress of their own names each; it goes with the Deployment."""
+        self._retry(lambda: self._lead_ports(uuid, ports))
 
     def remove(self, uuid: str, generation: int, *, force: bool = False) -> None:
         """See `Runtime.remove`. Deletes the Deployment and what it owns. A running backup always ends, as its Job is
@@ -394,6 +398,13 @@ class KubernetesRuntime:
             return
         self._dependents.keep_secret(identity, found.deployment, epoch)
         self._objects.note_claim(found.claim, generation_of(found.claim["metadata"]), epoch=epoch)
+
+    def _lead_ports(self, uuid: str, ports: Sequence[int]) -> None:
+        deployment = self._objects.deployment(uuid)
+        identity = identity_of(deployment["metadata"]) if deployment else None
+        if deployment is None or identity is None or going(deployment):
+            return
+        self._dependents.lead_ports(identity, deployment, ports)
 
     def _scale_down(self, uuid: str, generation: int) -> None:
         self._read_to_stop(uuid, generation)

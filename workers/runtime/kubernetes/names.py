@@ -51,6 +51,9 @@ TEMPLATE = PREFIX + "template"
 ADDRESS = PREFIX + "address"
 """The label that identifies the settings by which an Ingress was made."""
 
+PORTS = PREFIX + "ports"
+"""On the Ingress of a workspace's ports: their numbers, as `3000,5173`."""
+
 LOOK_AGAIN = PREFIX + "look-again"
 
 FIELD_MANAGER = "session-manager"
@@ -81,9 +84,14 @@ def scaler(uuid: str) -> str:
     return f"user-{uuid}-scaler"
 
 
-def host(uuid: str, domain: str) -> str:
-    """The host name of the workspace."""
-    return f"vs-code-{uuid}.{domain}"
+def ports(uuid: str) -> str:
+    """The name of the Ingress of the session's opened ports."""
+    return f"user-{uuid}-ports"
+
+
+def host(uuid: str, domain: str, port: int = 0) -> str:
+    """The host name of the workspace, or of one of its ports."""
+    return f"{f'{port}--' if port else ''}vs-code-{uuid}.{domain}"
 
 
 def selector(uuid: str, app: str = WORKSPACE) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from app.agent.protocol import AGENT_PORT
@@ -150,6 +150,8 @@ def editor(identity: Identity, config: KubernetesConfig) -> Object:
             {"name": "HOME", "value": pods.HOME},
             {"name": "WORKSPACE_CGROUP", "value": CGROUP},
             {"name": "KEEPALIVE_MAX", "value": f"{config.keepalive_max:.0f}"},
+            {"name": "VSCODE_PROXY_URI", "value": config.port_url.replace("{uuid}", identity.uuid)},
+            {"name": "WORKSPACE_OWN_PORTS", "value": f"{CODE_SERVER.port} {AGENT_PORT}"},
             {"name": "WORKSPACE_SECRET_FILE", "value": f"{EDITOR_FOLDER}/{EDITOR_KEY}" if keyed else NO_SECRET},
             *embedding,
         ],
@@ -182,6 +184,7 @@ def agent(identity: Identity, config: KubernetesConfig, environment: Mapping[str
         "HOME": pods.HOME,
         "WORKSPACE_CGROUP": CGROUP,
         "AGENT_TOKEN_FILE": f"{TOKEN_FOLDER}/{TOKEN_KEY}",
+        "VSCODE_PROXY_URI": config.port_url.replace("{uuid}", identity.uuid),
     }
     downward = {"POD_IP": "status.podIP", "POD_NAME": "metadata.name"}
     return {
@@ -240,15 +243,34 @@ def service(identity: Identity, owner: Object, config: KubernetesConfig) -> Obje
 
 def ingress(identity: Identity, owner: Object, config: KubernetesConfig) -> Object:
     """The addresses of the workspace and of its agent, which is a path of the API's host and uses that certificate."""
+    return _ingress(_metadata(identity, owner), _ingress_spec(identity.uuid, config), config)
+
+
+def port_ingress(identity: Identity, owner: Object, ports: Iterable[int], config: KubernetesConfig) -> Object:
+    """The addresses of these ports of the workspace. Each has an exact host: an Ingress matches no part of a label."""
+    uuid, numbers = identity.uuid, sorted(set(ports))
+    hosts = [names.host(uuid, config.domain, port) for port in numbers]
     metadata = _metadata(identity, owner)
+    metadata["name"] = names.ports(uuid)
+    metadata["annotations"][names.PORTS] = ",".join(map(str, numbers))
+    rules = [_rule(names.workspace(uuid), host, "/", "http") for host in hosts]
+    return _ingress(metadata, _routed(rules, hosts, config), config)
+
+
+def ports_of(metadata: Mapping[str, Any]) -> list[int] | None:
+    """The ports noted in the metadata of an Ingress, None if it is not that of ports."""
+    text = (metadata.get("annotations") or {}).get(names.PORTS)
+    return None if text is None else [int(each) for each in text.split(",") if each.isdecimal()]
+
+
+def _ingress(metadata: Object, spec: Object, config: KubernetesConfig) -> Object:
     metadata["annotations"] |= config.ingress_annotations
     metadata["labels"][names.ADDRESS] = address(config)
-    spec = _ingress_spec(identity.uuid, config)
     return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
 
 
 def address(config: KubernetesConfig) -> str:
-    """Identifies the settings of an Ingress; the same for all sessions."""
+    """Identifies the settings of a session's Ingresses; the same for all sessions."""
     return digest({"annotations": dict(config.ingress_annotations), "spec": _ingress_spec("", config)})
 
 
@@ -257,16 +279,16 @@ def _ingress_spec(uuid: str, config: KubernetesConfig) -> Object:
     rules = [_rule(service, host, "/", "http")]
     if config.api_host:
         rules.append(_rule(service, config.api_host, f"/chat/{uuid}", "agent"))
-    return _routed(rules, host, config)
+    return _routed(rules, [host], config)
 
 
-def _routed(rules: list[Object], host: str, config: KubernetesConfig) -> Object:
-    """The `spec` of an Ingress with these rules; `host` is the one that the workspaces' certificate is for."""
+def _routed(rules: list[Object], hosts: Sequence[str], config: KubernetesConfig) -> Object:
+    """The `spec` of an Ingress with these rules; `hosts` are those that the workspaces' certificate is for."""
     spec: Object = {"rules": rules}
     if config.ingress_class:
         spec["ingressClassName"] = config.ingress_class
     if config.tls_secret:
-        spec["tls"] = [{"hosts": [host], "secretName": config.tls_secret}]
+        spec["tls"] = [{"hosts": list(hosts), "secretName": config.tls_secret}]
     return spec
 
 
@@ -278,9 +300,9 @@ def nowhere() -> Object:
 
 
 def other_hosts(config: KubernetesConfig) -> Object:
-    """The Ingress of all workspaces and agents that have none of their own: new and archived sessions, and those that
-    are gone. Traefik ranks routers by the length of their rule, so this one names the lowest priority; elsewhere an
-    exact host, or a longer path, comes first anyway."""
+    """The Ingress of all workspaces, ports and agents that have none of their own: of new and archived sessions, of
+    those that are gone, and of ports that are not opened. Traefik ranks routers by the length of their rule, so this
+    one names the lowest priority; elsewhere an exact host, or a longer path, comes first anyway."""
     host = f"*.{config.domain}"
     rules = [_rule(NOWHERE, host, "/", "http")]
     if config.api_host:
@@ -291,7 +313,7 @@ def other_hosts(config: KubernetesConfig) -> Object:
         "labels": {names.APP_LABEL: NOWHERE},
         "annotations": {LOWEST_PRIORITY: "1", **config.ingress_annotations},
     }
-    spec = _routed(rules, host, config)
+    spec = _routed(rules, [host], config)
     return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
 
 

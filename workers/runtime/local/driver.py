@@ -17,7 +17,7 @@ import random
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Event
@@ -286,6 +286,9 @@ class LocalRuntime:
     def look_again(self, uuid: str) -> None:
         """See `Runtime.look_again`. Nothing here waits for its next look."""
 
+    def lead_ports(self, uuid: str, ports: Sequence[int]) -> None:
+        """See `Runtime.lead_ports`. There is nothing to do: the workspace's own router takes all its ports."""
+
     def stop_all(self) -> None:
         """Stop all workspaces, without an intent: the service is going down. Raises the first error, after trying
         all."""
@@ -359,7 +362,7 @@ class LocalRuntime:
             if running.agent_port:
                 agent = self._launcher.agent(identity, running.agent_port, running.port, epoch)
                 running = running.with_agent(agent)
-            process = self._launcher.editor(identity, running.port)
+            process = self._launcher.editor(identity, running.port, running.agent_port)
         except OSError as error:
             self._end_processes(uuid, running, self._settings.stop_grace)
             self._storage.remove_running(uuid)

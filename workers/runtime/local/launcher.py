@@ -46,15 +46,16 @@ class Launcher:
         """The variables that every process of the workspace inherits, and by which it is found."""
         return {"WORKSPACE_UUID": uuid, "DATA_DIR": str(self._storage.data_dir)}
 
-    def editor(self, identity: Identity, port: int) -> Process:
-        """Start the editor on this loopback port. Its secret file is rewritten, as a key may have been rotated; without
-        a SECRET_KEY the file is empty and the editor lets nobody in."""
+    def editor(self, identity: Identity, port: int, agent_port: int) -> Process:
+        """Start the editor on this loopback port, beside an agent on its own (0: there is none). Its secret file is
+        rewritten, as a key may have been rotated; without a SECRET_KEY the file is empty and the editor lets nobody
+        in."""
         uuid = identity.uuid
         self._storage.write_editor_secret(uuid, self._secrets.editor_file(uuid) if self.has_agents else "")
         program = self._settings.code_server or shutil.which(CODE_SERVER.program) or CODE_SERVER.program
         data, folder, log = self._storage.editor_data(uuid), self._storage.app(uuid), self._storage.log(uuid)
         command = [program, *CODE_SERVER.arguments(port, data, folder)]
-        environment = self._environment(identity) | self._editor_settings(uuid)
+        environment = self._environment(identity) | self._editor_settings(uuid, port, agent_port)
         return processes.spawn(command, environment=environment, folder=folder, log=log)
 
     def epoch(self, uuid: str) -> int:
@@ -83,13 +84,22 @@ class Launcher:
         own = {"HOME": str(self._storage.home(identity.uuid)), "USER_ID": identity.user_id}
         return {"LANG": "C.UTF-8", **inherited(os.environ, OWN_PROGRAMS), **own, **self.marks(identity.uuid)}
 
-    def _editor_settings(self, uuid: str) -> dict[str, str]:
+    def _ports_settings(self, uuid: str) -> dict[str, str]:
+        """How the workspace's ports are shown: all workspaces of this machine share its network."""
+        return {
+            "VSCODE_PROXY_URI": self._settings.workspace_url(uuid, "{{port}}") + "/",
+            "WORKSPACE_NETWORK": "shared",
+        }
+
+    def _editor_settings(self, uuid: str, port: int, agent_port: int) -> dict[str, str]:
         """The variables that app/editor/guard.js and activity.js read."""
         origins = " ".join(self._settings.embedding_origins())
         embedding = {"EMBED_ORIGINS": origins} if origins else {}
         return {
             "WORKSPACE_SECRET_FILE": str(self._storage.editor_secret_file(uuid)),
             "KEEPALIVE_MAX": f"{self._settings.keepalive_max:.0f}",
+            "WORKSPACE_OWN_PORTS": f"{port} {agent_port}" if agent_port else str(port),
+            **self._ports_settings(uuid),
             **embedding,
         }
 
@@ -100,6 +110,7 @@ class Launcher:
             "AGENT_STATE_DIR": str(self._storage.conversation(uuid)),
             "AGENT_TOKEN_FILE": str(self._storage.token_file(uuid)),
             "PYTHONUNBUFFERED": "1",
+            **self._ports_settings(uuid),
         } | agent_environment(
             chosen, host="127.0.0.1", port=port, editor_port=editor_port, stop_grace=chosen.stop_grace
         )

@@ -1,5 +1,5 @@
-"""The routes from a workspace's host name to its editor's port, and from `/chat/{uuid}/` to its agent's. Traefik reads
-them from Redis.
+"""The routes from the host names of a workspace and its ports to its editor's port, and from `/chat/{uuid}/` to its
+agent's. Traefik reads them from Redis.
 
 Keys and values are those of Traefik's KV provider. The keys of one workspace are written in one MULTI, because Traefik
 acts on whatever it finds, and one malformed value freezes the routes of all. One permanent key is never deleted: when
@@ -102,9 +102,9 @@ class Routes:
 
 
 def keys(uuid: str, host: str, port: int) -> dict[str, str]:
-    """The keys that route the workspace's `host` to a loopback port."""
+    """The keys that route the workspace's `host`, and the hosts of all its ports, to a loopback port."""
     return {
-        f"{ROUTER}{uuid}/rule": f"Host(`{host}`)",
+        f"{ROUTER}{uuid}/rule": f"Host(`{host}`) || HostRegexp(`^[0-9]{{1,5}}--{re.escape(host)}$`)",
         f"{ROUTER}{uuid}/entrypoints/0": ENTRY_POINT,
         **_middlewares(f"{ROUTER}{uuid}", *MIDDLEWARES),
         f"{ROUTER}{uuid}/service": f"vs-code-{uuid}",
@@ -131,8 +131,8 @@ def _middlewares(router: str, *names: str) -> dict[str, str]:
 
 def fixed(settings: Settings) -> dict[str, Any]:
     """Traefik's file: the middlewares (forward auth, and the page for workspaces that cannot be reached), and a route
-    for the addresses of all other workspaces to a service without servers, which answers 503."""
-    hosts = f"HostRegexp(`^vs-code-[0-9a-z]{{8}}\\.{re.escape(settings.workspace_domain)}$`)"
+    for the addresses of all other workspaces, and of their ports, to a service without servers, which answers 503."""
+    hosts = f"HostRegexp(`^([0-9]{{1,5}}--)?vs-code-[0-9a-z]{{8}}\\.{re.escape(settings.workspace_domain)}$`)"
     rule = f"{hosts} || (Host(`{settings.agents_host()}`) && PathPrefix(`/chat/`))"
     asleep = {"rule": rule, "priority": 1, "service": "asleep", "entryPoints": [ENTRY_POINT]}
     forward_auth = {

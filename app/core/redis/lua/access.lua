@@ -78,7 +78,7 @@ return 1
 -- script link
 -- Read a session and redeem a login link, which is valid for one lookup only. `lookup` is an id by which the lookup is
 -- recognised when it is repeated after a lost answer.
--- Answers the link's target (uuid:access epoch), "" for an unknown or used link, and the session's hash.
+-- Answers the link's target (uuid:access epoch:port), "" for an unknown or used link, and the session's hash.
 -- needs: pending_use
 -- keys: session, link
 -- args: lookup

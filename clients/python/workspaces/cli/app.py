@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from workspaces.cli import backups, chat, execs, files, operators, restore_points, services, sessions
+from workspaces.cli import backups, chat, execs, files, operators, ports, restore_points, services, sessions
 from workspaces.cli.context import State, run
 from workspaces.version import VERSION
 
@@ -22,7 +22,7 @@ Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 not configured, not re
 """
 
 app = typer.Typer(name="sessionctl", help=HELP, no_args_is_help=True, pretty_exceptions_enable=False)
-for module in (sessions, chat, execs, services, files, backups, restore_points, operators):
+for module in (sessions, chat, execs, services, ports, files, backups, restore_points, operators):
     app.add_typer(module.app)
 
 

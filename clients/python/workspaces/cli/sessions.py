@@ -27,7 +27,7 @@ from workspaces.cli.output import (
 from workspaces.cli.progress import steps
 from workspaces.client import Workspaces
 from workspaces.errors import Conflict, WaitTimedOut
-from workspaces.models import Deleted, Session, SessionSummary, Status
+from workspaces.models import Deleted, OpenedPort, Session, SessionSummary, Status
 from workspaces.resources.base import MOST_WAIT
 
 app = typer.Typer()
@@ -294,6 +294,11 @@ def _state(session: Session | SessionSummary) -> str:
     return session.status if session.tier in (None, "hot") else f"{session.status}, {session.tier}"
 
 
+def _opened(port: OpenedPort) -> str:
+    """An opened port, and until when it is public."""
+    return f"{port.port} public until {when(port.public_until)}" if port.public_until else str(port.port)
+
+
 def shown(session: Session, *, as_json: bool = False) -> None:
     """Print a session."""
     if as_json:
@@ -318,6 +323,7 @@ def shown(session: Session, *, as_json: bool = False) -> None:
             "last proven": when(session.last_proven),
             "files are of": when(session.files_of),
             "services": ", ".join(f"{each.name} {each.state}" for each in session.services),
+            "opened ports": ", ".join(map(_opened, session.opened_ports)),
             "waiting prompts": str(session.queue_length or ""),
             "steps of its start": ", ".join(f"{name} {ms} ms" for name, ms in session.phases.items()),
         }

@@ -19,6 +19,7 @@ from app.core.sessions.model import (
     new_uuid,
     sources,
 )
+from app.core.sessions.opened_ports import OpenedPort
 from app.core.sessions.reported_services import ReportedService
 from app.core.signal_kinds import SIGNALS
 from tests.unit.core.conftest import a_record
@@ -32,6 +33,9 @@ services = st.builds(
     name=st.from_regex(SERVICE_NAME, fullmatch=True),
     port=st.none() | st.integers(1, 65_535),
     state=st.sampled_from(ServiceState),
+)
+opened_ports = st.builds(
+    OpenedPort, port=st.integers(1, 65_535), opened_at=st.integers(0, 2**40), public_until=st.integers(0, 2**40)
 )
 records = st.builds(
     Record,
@@ -49,6 +53,7 @@ records = st.builds(
     phases=st.dictionaries(st.sampled_from(["enqueued", "volume", "started", "ready"]), st.integers(0, 10**6)),
     unsaved_work=st.dictionaries(st.text(), st.integers()),
     services=st.lists(services).map(tuple),
+    opened_ports=st.lists(opened_ports).map(tuple),
     unarchived=st.dictionaries(st.text(), st.integers()),
     signals=st.dictionaries(st.sampled_from(list(SIGNALS)), signals),
 )

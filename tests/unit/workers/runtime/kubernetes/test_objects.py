@@ -11,7 +11,7 @@ from app.agent.protocol import AGENT_PORT
 from app.agent.settings import AgentSettings, own_address, settings_from
 from app.core.sessions.model import Identity
 from app.process.settings import Settings, SettingsError
-from workers.runtime.kubernetes import config, objects, scalers
+from workers.runtime.kubernetes import config, names, objects, scalers
 from workers.runtime.kubernetes.config import KubernetesConfig
 
 SETTINGS = Settings(
@@ -143,6 +143,8 @@ def test_the_deployment() -> None:
                         HOME="/workspace/home",
                         WORKSPACE_CGROUP="/sys/fs/cgroup",
                         KEEPALIVE_MAX="28800",
+                        VSCODE_PROXY_URI="http://{{port}}--vs-code-abcd1234.example.com/",
+                        WORKSPACE_OWN_PORTS="8080 1111",
                         WORKSPACE_SECRET_FILE="/dev/null",
                     ),
                     "readinessProbe": {
@@ -200,6 +202,7 @@ def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
                 HOME="/workspace/home",
                 WORKSPACE_CGROUP="/sys/fs/cgroup",
                 AGENT_TOKEN_FILE="/run/agent/token",
+                VSCODE_PROXY_URI="http://{{port}}--vs-code-abcd1234.example.com/",
                 AGENT_HOST="0.0.0.0",
                 AGENT_PORT="1111",
                 EDITOR_PORT="8080",
@@ -249,6 +252,13 @@ def test_the_editor_is_told_who_may_embed_it_and_for_how_long_a_command_may_ask_
     (editor,) = objects.pod_template(ADA, chosen)["spec"]["containers"]
     assert editor["env"][-1] == {"name": "EMBED_ORIGINS", "value": "https://b.example.com https://a.example.com:8443"}
     assert {"name": "KEEPALIVE_MAX", "value": "3600"} in editor["env"]
+
+
+def test_vs_code_and_commands_are_told_the_address_of_a_port_as_browsers_see_it() -> None:
+    chosen = choices(secret_key="k" * 32, workspace_scheme="https", workspace_port=8443)
+    containers = objects.pod_template(ADA, chosen)["spec"]["containers"]
+    told = {"name": "VSCODE_PROXY_URI", "value": "https://{{port}}--vs-code-abcd1234.example.com:8443/"}
+    assert [told in each["env"] for each in containers] == [True, True]
 
 
 def test_the_agent_understands_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,6 +381,34 @@ def test_the_ingress() -> None:
     tls = [{"hosts": [WORKSPACE_HOST], "secretName": "wildcard"}]
     assert made["spec"] == {"tls": tls, "rules": [WORKSPACE_RULE]}
     assert made["metadata"]["annotations"] == {**USER, "a/b": "c", "b": "3"}
+
+
+def test_the_ingress_of_ports() -> None:
+    """Each port's exact host leads to the editor's port of the Service, by the class, the certificate and the
+    annotations of the workspace's own."""
+    chosen = choices(ingress_tls_secret="wildcard", ingress_forward_auth='{"a/b": "c"}', api_host="api.example.com")
+    labels = {**LABELS, "session-manager.dev/address": objects.address(chosen)}
+    annotations = {**USER, "a/b": "c", "session-manager.dev/ports": "3000,5173"}
+    hosts = [f"3000--{WORKSPACE_HOST}", f"5173--{WORKSPACE_HOST}"]
+    made = objects.port_ingress(ADA, OWNER, [5173, 3000, 5173], chosen)
+    assert made == {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {**DEPENDENT, "name": "user-abcd1234-ports", "labels": labels, "annotations": annotations},
+        "spec": {
+            "ingressClassName": "traefik",
+            "rules": [rule(host, "/", "user-abcd1234") for host in hosts],
+            "tls": [{"hosts": hosts, "secretName": "wildcard"}],
+        },
+    }
+    assert objects.ports_of(made["metadata"]) == [3000, 5173]
+    assert objects.ports_of(objects.ingress(ADA, OWNER, chosen)["metadata"]) is None
+
+
+def test_a_port_has_one_host_in_the_cluster_and_in_the_settings() -> None:
+    settings = replace(SETTINGS, workspace_domain="example.com")
+    for port in (0, 3000):
+        assert names.host("abcd1234", "example.com", port) == settings.workspace_host("abcd1234", port)
 
 
 def test_the_agent_is_at_a_path_of_the_api_s_host() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -164,7 +165,7 @@ def test_neither_editor_nor_agent_get_the_workers_secrets_or_its_packages(
     assert key not in str(got) + str(agents)
     assert set(got) - {"PWD", "SHLVL", "_", "OLDPWD"} <= {
         "PATH", "HOME", "LANG", "SHELL", "TERM", "USER", "DATA_DIR", "WORKSPACE_UUID", "WORKSPACE_SECRET_FILE",
-        "USER_ID", "KEEPALIVE_MAX",
+        "USER_ID", "KEEPALIVE_MAX", "VSCODE_PROXY_URI", "WORKSPACE_NETWORK", "WORKSPACE_OWN_PORTS",
     }  # fmt: skip
     assert {name for name in agents if name.split("_")[0] in ("API", "REDIS", "LLM", "SECRET", "ARCHIVE")} == set()
     assert (got["WORKSPACE_UUID"], got["USER_ID"]) == (A, "ada@example.com")
@@ -700,9 +701,20 @@ def test_the_rule_for_sleeping_workspaces_takes_the_domain_literally() -> None:
     """A dot in the domain is a dot."""
     rule = routes.fixed(Settings(workspace_domain="ws.example.org"))["http"]["routers"]["asleep"]["rule"]
     assert rule == (
-        r"HostRegexp(`^vs-code-[0-9a-z]{8}\.ws\.example\.org$`)"
+        r"HostRegexp(`^([0-9]{1,5}--)?vs-code-[0-9a-z]{8}\.ws\.example\.org$`)"
         " || (Host(`api.ws.example.org`) && PathPrefix(`/chat/`))"
     )
+
+
+def test_the_router_of_a_workspace_takes_all_its_ports_and_no_other_host() -> None:
+    own = f"vs-code-{A}.ws.example.org"
+    rule = routes.keys(A, own, 1)[f"{routes.ROUTER}{A}/rule"]
+    exact, pattern = re.fullmatch(r"Host\(`(.*?)`\) \|\| HostRegexp\(`(.*?)`\)", rule).groups()  # type: ignore[union-attr]
+    assert exact == own
+    assert all(re.search(pattern, f"{port}--{own}") for port in (1, 3000, 65535))
+    others = [f"{host}--{own}" for host in ("", "web", "3000-3000", "123456", "1--2", "x3000")]
+    others += [f"3000--{own}.evil", f"3000--vs-code-{B}.ws.example.org", f"3000--vs-code-{A}xws.example.org"]
+    assert not any(re.search(pattern, each) for each in others)
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1", "0.0.0.0", "::"])
