@@ -120,6 +120,24 @@ def test_no_other_page_acts_there_not_even_one_of_the_workspace(origin: str) -> 
     assert outcome(visit(framed)) is Outcome.FRAMED
 
 
+def test_a_page_of_the_product_shows_it_in_a_frame() -> None:
+    """By a link, with a cookie that counts within the frame alone."""
+    product = "https://app.example.org"
+    named = Settings(**vars(SETTINGS) | {"embed_origins": product})
+    framed = NAVIGATION | {"Sec-Fetch-Dest": "iframe", "Sec-Fetch-Site": "cross-site", "Referer": f"{product}/"}
+
+    def seen(uri: str) -> ForwardedRequest:
+        found = from_traefik(asked(f"{PORT}--vs-code-{A}.ws.example.org", uri, "GET", **framed), named)
+        assert found is not None
+        return found
+
+    assert decision(seen(LINKED), None, linked=True) == AccessDecision(Outcome.ENTER, in_frame=True)
+    inside = replace(HELD, kind=Kind.FRAME)
+    assert decision(seen("/"), inside) == AccessDecision(Outcome.ALLOW, use=True, in_frame=True)
+    assert outcome(seen("/"), replace(inside, port=0)) is Outcome.NO_TOKEN
+    assert outcome(seen("/"), None) is Outcome.NO_TOKEN, "a frame is not sent round"
+
+
 def test_a_public_one_is_everybodys() -> None:
     framed = NAVIGATION | {"Sec-Fetch-Dest": "iframe", "Sec-Fetch-Site": "cross-site"}
     for headers in (NAVIGATION, framed, *BACKGROUND.values(), HANDSHAKE | {"Origin": "https://x.org"}):
