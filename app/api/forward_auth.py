@@ -47,6 +47,7 @@ from app.core.access.tokens import BY_BROWSER, COOKIE, FRAME_COOKIE, AccessToken
 from app.core.errors import StateUnavailable
 from app.core.limit_errors import BudgetExceeded, TooManyPorts
 from app.core.sessions.model import Record
+from app.core.sessions.opened_ports import find
 from app.http.problems import PROBLEM_TYPE, Problem
 from app.process.secret_keys import Purpose
 
@@ -291,8 +292,8 @@ def carry_out(forwarded: ForwardedRequest, record: Record | None, decision: Acce
     try:
         if decision.wake:
             record = core().sessions.wake(forwarded.uuid, request_id(), asked=True)
-        elif decision.outcome is Outcome.TO_PORT and (port := asked_port(forwarded.query)):
-            core().openings.open(forwarded.uuid, port, request_id=request_id())
+        elif decision.outcome is Outcome.TO_PORT:
+            open_asked(forwarded, record)
     except BudgetExceeded:
         decision = replace(decision, outcome=Outcome.OVER_BUDGET, wake=False)
     except TooManyPorts:
@@ -327,6 +328,13 @@ def carry_out(forwarded: ForwardedRequest, record: Record | None, decision: Acce
     if decision.renew or outcome is Outcome.ENTER:
         set_cookie(response, record, now, forwarded.port, in_frame=decision.in_frame)
     return response
+
+
+def open_asked(forwarded: ForwardedRequest, record: Record | None) -> None:
+    """Open the port that the visitor asks to be led to, unless it is opened. Raises `TooManyPorts`."""
+    port = asked_port(forwarded.query)
+    if port and record and not find(record.opened_ports, port):
+        core().openings.open(forwarded.uuid, port, request_id=request_id())
 
 
 def audit_decision(forwarded: ForwardedRequest, record: Record | None, decision: AccessDecision) -> None:

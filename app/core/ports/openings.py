@@ -74,9 +74,13 @@ class Openings:
             self.lead(record.uuid, record.request_id)
 
     def lead(self, uuid: str, request_id: str = "") -> None:
-        """Have the ingress lead to the opened ports."""
-        self._store.look_earlier(keys.OPENINGS, uuid, self._clock() + self._patience)
+        """Have the ingress lead to the opened ports, also if that may be under way."""
+        self._due(uuid)
         self._tasks.send(task_queue.LEAD_PORTS, uuid, request_id=request_id)
+
+    def _due(self, uuid: str) -> bool:
+        """Have it done again if it is not in time; whether it was not due yet."""
+        return self._store.look_earlier(keys.OPENINGS, uuid, self._clock() + self._patience)
 
     def _change(self, uuid: str, wanted: Callable[[Record, float], tuple[OpenedPort, ...]], request_id: str) -> Record:
         for _ in range(TRIES):
@@ -88,7 +92,9 @@ class Openings:
                 )
             except Superseded:
                 continue  # another call has opened or closed a port
-            # Also where nothing changed: the call before may have been killed here.
-            self.lead(uuid, request_id)
+            # Also where nothing changed: the call before may have been killed here. One message at a time does for any
+            # number of changes, as whoever takes it looks for later ones (`led`).
+            if self._due(uuid):
+                self._tasks.send(task_queue.LEAD_PORTS, uuid, request_id=request_id)
             return changed.record
         raise Superseded(f"Other calls keep opening and closing ports of session {uuid}; retry.")

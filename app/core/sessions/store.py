@@ -244,9 +244,9 @@ class SessionStore:
         self._redis.delete(deadlines)
 
     @redis_errors
-    def look_earlier(self, deadlines: str, uuid: str, when: float) -> None:
-        """Give the session a deadline at `when`, unless it has an earlier one."""
-        self._redis.zadd(deadlines, {uuid: when}, lt=True)
+    def look_earlier(self, deadlines: str, uuid: str, when: float) -> bool:
+        """Give the session a deadline at `when`, unless it has an earlier one; whether it had none."""
+        return bool(self._redis.zadd(deadlines, {uuid: when}, lt=True))
 
     def forget_points(self, uuid: str) -> None:
         """A deleted session is due for no restore point and no drill; those it has stay listed as long as its

@@ -196,6 +196,9 @@ def test_opening_has_the_ingress_led_there(client: Client, core: Core, app: Flas
     mine.navigate("/.session/port?port=3000&path=/")
     assert core.tasks.waiting().has(task_queue.LEAD_PORTS, uuid)
     assert core.store.pending(keys.OPENINGS, uuid)
+    core.openings.led(core.store.get(uuid))
+    mine.navigate("/.session/port?port=3000&path=/")
+    assert not core.store.pending(keys.OPENINGS, uuid), "it leads there"
 
 
 def test_where_nothing_answers_the_page_names_the_port(app: Flask, uuid: str, host: str) -> None:

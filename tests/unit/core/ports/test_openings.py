@@ -80,6 +80,7 @@ def test_the_ingress_is_told_again_where_nothing_changed(world: World, uuid: str
     """The call before may have been killed before it did."""
     openings.open(uuid, 3_000)
     world.tasks.lose_all()
+    world.core.store.defer(keys.OPENINGS, uuid, 0.0)
     openings.open(uuid, 3_000)
     assert world.tasks.sent == [(task_queue.LEAD_PORTS, (uuid,))]
 
@@ -118,10 +119,11 @@ def test_a_closed_port_is_gone_and_closing_it_again_is_no_error(world: World, uu
     for port in (1_001, 1_002):
         openings.open(uuid, port)
     world.tasks.lose_all()
+    openings.led(world.get(uuid))
     for _ in range(2):
         openings.close(uuid, 1_001)
         assert opened(world, uuid) == [1_002]
-    assert world.tasks.sent == [(task_queue.LEAD_PORTS, (uuid,))] * 2
+    assert world.tasks.sent == [(task_queue.LEAD_PORTS, (uuid,))]
 
 
 def test_changes_at_the_same_time_are_all_made(

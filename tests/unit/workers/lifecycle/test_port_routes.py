@@ -30,6 +30,25 @@ def test_an_opened_port_is_led_to_until_it_is_closed(world: World) -> None:
     assert (led(world, uuid), due(world, uuid)) == ((5173,), False)
 
 
+def test_one_message_at_a_time_does_for_any_number_of_changes(world: World) -> None:
+    """Visitors may make as many as they like. The last one counts, also where the message was lost."""
+    uuid = world.active()
+    world.sweep(world.sweeps.stale)
+    world.tasks.lose_all()
+    openings = world.core.openings
+    for port in range(3000, 3100):
+        openings.open(uuid, port)
+    assert world.tasks.sent == [(task_queue.LEAD_PORTS, (uuid,))]
+    world.work()
+    assert led(world, uuid) == tuple(range(3084, 3100))
+    openings.close(uuid, 3099)
+    world.tasks.lose_all()
+    openings.open(uuid, 3200)
+    assert world.tasks.sent == []
+    assert world.catch_up() == [task_queue.LEAD_PORTS]
+    assert led(world, uuid) == (*range(3084, 3099), 3200)
+
+
 def test_a_lost_message_is_sent_again_unless_it_waits(world: World) -> None:
     uuid = world.active()
     world.sweep(world.sweeps.stale)
