@@ -26,6 +26,7 @@ from app.api.openapi import PLAIN
 from app.api.port_visits import TO_PORT_NEXT, asked_port, by_link, by_workspace, to_port
 from app.api.problem_schemas import ProblemSchema
 from app.api.refusals import BY_NGINX, NEXT, REFUSALS, no_workspace, pages, refusal, shown_by_nginx, to_login
+from app.api.request_fields import WholeText
 from app.api.waking import RETRY_AFTER, UNKNOWN, back_to, not_up, silent, starting, waking_page
 from app.core.access.access_policy import AccessDecision, Outcome, decide, decide_agent
 from app.core.access.addresses import address_of
@@ -85,12 +86,15 @@ class Visitor:
     name: str
 
 
+NEXT_REGEX = f"^(|{'|'.join(sorted(BY_NGINX))}|{TO_PORT_NEXT})$"
+
+
 class AgainQuery(Schema):
     """`next` is the `Workspace-Next` of forward auth's answer to nginx, "" for none: an outcome, and of `to_port` the
     link's secret behind a dot."""
 
     rd = fields.String(required=True)
-    next = fields.String(load_default="", validate=validate.Regexp(rf"(|{'|'.join(sorted(BY_NGINX))}|{TO_PORT_NEXT})$"))
+    next = fields.String(load_default="", validate=WholeText(NEXT_REGEX, "Must be what forward auth said."))
 
 
 class ForPeopleSchema(Schema):

@@ -7,16 +7,16 @@ all who may open the workspace, and for no one else.
 
 from __future__ import annotations
 
-import re
 from urllib.parse import parse_qs, urlencode
 
 from flask import Response
 
 from app.api.current import core
 from app.core.access.access_policy import PORT_PATH, Outcome
-from app.core.access.forwarded_request import PORT_MOST, ForwardedRequest, Target
+from app.core.access.forwarded_request import ForwardedRequest, Target
 from app.core.access.landing_path import PARAMETER, is_landing, landing, with_parameter
 from app.core.sessions.model import Record
+from app.core.sessions.opened_ports import port_named
 
 NEXT = "Workspace-Next"
 """The header that tells nginx what /auth/again shall show or do; nginx's redirect there repeats it."""
@@ -27,8 +27,7 @@ TO_PORT_NEXT = rf"{Outcome.TO_PORT}\.[A-Za-z0-9_-]{{43}}"
 
 def asked_port(query: str) -> int:
     """The port that a query asks to be led to, 0 for none."""
-    found = parse_qs(query).get("port", [""])[0]
-    return int(found) if re.fullmatch("[1-9][0-9]{0,4}", found) and int(found) <= PORT_MOST else 0
+    return port_named(parse_qs(query).get("port", [""])[0])
 
 
 def way_by_workspace(target: Target) -> str:

@@ -20,22 +20,22 @@ from app.api.reach import ERRORS, ReachQuerySchema, held, reach_of
 from app.api.security import visible_session
 from app.core.access.login_links import LINK_TTL
 from app.core.ports.model import Port
+from app.core.sessions.opened_ports import PORT_REGEX, port_named
 
 blp = Blueprint("ports", __name__, description="Ports of a workspace: list, open, close.")
 
 HERE = "/session/<session:uuid>/ports"
-LAST = 65_535
 
 
 class PortNumber(BaseConverter):
     """The part of a path that is a port, written in one way; anything else is a path that does not exist."""
 
-    regex = "[1-9][0-9]{0,4}"
+    regex = PORT_REGEX
 
     def to_python(self, value: str) -> int:
-        if int(value) > LAST:
-            raise ValidationError
-        return int(value)
+        if port := port_named(value):
+            return port
+        raise ValidationError
 
 
 @blp.route(HERE, methods=["GET"])

@@ -6,30 +6,18 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Mapping
 from typing import Any
 
-import pytest
 import requests
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.browser import expect_editor, navigated, open_editor
-from tests.e2e.on_this_machine import on_this_machine
+from tests.e2e.behind_traefik import place, service_settings
 from tests.service import Service
 from tests.suites.browser_access import OfOneSite, Place, context, other, session, strangers
 from tests.waiting import wait_for
 
-__all__ = ["context", "other", "session", "strangers"]
-
-
-@pytest.fixture(scope="module")
-def service_settings() -> Mapping[str, str]:
-    return {"WORKSPACE_DOMAIN": "ws.localhost"}
-
-
-@pytest.fixture(scope="module")
-def place(service: Service) -> Place:
-    return on_this_machine(service, agents_host="api.ws.localhost")
+__all__ = ["context", "other", "place", "service_settings", "session", "strangers"]
 
 
 class TestBrowserAccess(OfOneSite):

@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import pytest
-
-from tests.e2e.on_this_machine import on_this_machine
-from tests.service import Service
-from tests.suites.browser_access import Place
+from tests.e2e.behind_traefik import place, service_settings
 from tests.suites.ports import Ports, app, context, session, strangers
 
-__all__ = ["app", "context", "session", "strangers"]
-
-
-@pytest.fixture(scope="module")
-def service_settings() -> Mapping[str, str]:
-    """A domain of their own, so that all addresses are of one site."""
-    return {"WORKSPACE_DOMAIN": "ws.localhost"}
-
-
-@pytest.fixture(scope="module")
-def place(service: Service) -> Place:
-    return on_this_machine(service, agents_host="api.ws.localhost")
+__all__ = ["app", "context", "place", "service_settings", "session", "strangers"]
 
 
 class TestPortsLocally(Ports):

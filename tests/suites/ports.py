@@ -19,10 +19,10 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.browser import HANDSHAKE, SOCKET, answered, cookie_of, navigated, open_editor
 from tests.ports import free_port
-from tests.suites.browser_access import Place, context, strangers
+from tests.suites.browser_access import Place, context, session, strangers
 from tests.waiting import wait_for
 
-__all__ = ["context", "strangers"]
+__all__ = ["context", "session", "strangers"]
 
 PROGRAM = r"""
 import base64, hashlib, http.server, json, os
@@ -131,13 +131,6 @@ def expect_page(page: Page, path: str) -> None:
 def told_in(page: str) -> Any:
     """What the program tells in a page: the headers of the request (`seen`), and the paths so far (`asked`)."""
     return json.loads(page.partition('"application/json">')[2].partition("</script>")[0])
-
-
-@pytest.fixture(scope="module")
-def session(place: Place) -> Iterator[Any]:
-    made = place.new("ada")
-    yield made
-    place.delete(made["uuid"])
 
 
 @pytest.fixture

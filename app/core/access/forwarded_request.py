@@ -17,6 +17,7 @@ from werkzeug.datastructures import Headers
 
 from app.core.access.landing_path import ENTERED, PARAMETER, without_ours
 from app.core.access.tokens import COOKIE, FRAME_COOKIE
+from app.core.sessions.opened_ports import port_named
 from app.process.settings import Settings
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -39,10 +40,9 @@ whole domain, and with 16 KiB of headers Node answers 431."""
 NOWHERE = "asleep"
 """The Service behind the ingress' route of all workspaces that have none of their own; it has no pods."""
 
-WORKSPACE = re.compile(r"(?:(?P<port>[1-9][0-9]{0,4})--)?vs-code-(?P<uuid>[0-9a-z]{8})")
+WORKSPACE = re.compile(r"(?:(?P<port>[0-9]+)--)?vs-code-(?P<uuid>[0-9a-z]{8})")
 """The first label of a workspace's host, or of one of its ports'."""
 
-PORT_MOST = 65_535
 AGENT_PATH = re.compile(r"/chat/([0-9a-z]{8})(?:/|$)")
 CRAWLER = re.compile(r"bot\b|crawl|spider|slurp|preview|facebookexternalhit|whatsapp|monitor|uptime|pingdom|lighthouse")
 """In the User-Agent. A crawler may carry a person's cookie, as link previews do."""
@@ -244,8 +244,10 @@ def _addressee(host: str, path: str, settings: Settings) -> _Addressee | None:
     """The workspace, port or agent that this address leads to; None for none."""
     name, _, domain = host.partition(".")
     if domain == settings.workspace_domain.lower() and (match := WORKSPACE.fullmatch(name)):
-        port = int(match["port"] or 0)
-        return _Addressee(match["uuid"], port) if port <= PORT_MOST else None
+        if match["port"] is None:
+            return _Addressee(match["uuid"])
+        port = port_named(match["port"])
+        return _Addressee(match["uuid"], port) if port else None
     # A path with `..`, encoded or not, may lead to one agent here and to another one in the ingress.
     if host and host == settings.agents_host().lower() and ".." not in unquote(path):
         match = AGENT_PATH.match(path)

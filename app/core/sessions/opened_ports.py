@@ -6,8 +6,14 @@ access token for it counts if it was issued since.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+PORT_REGEX = "[1-9][0-9]{0,4}"
+"""How a port is written in an address; some numbers of that form are above the last port."""
+
+LAST_PORT = 65_535
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,11 @@ class OpenedPort:
 
     def was_public(self, now: float) -> bool:
         return 0 < self.public_until <= now
+
+
+def port_named(text: str) -> int:
+    """The port that a text names, 0 if it names none."""
+    return int(text) if re.fullmatch(PORT_REGEX, text) and int(text) <= LAST_PORT else 0
 
 
 def find(ports: Iterable[OpenedPort], port: int) -> OpenedPort | None:

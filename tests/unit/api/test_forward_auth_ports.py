@@ -237,5 +237,5 @@ def test_nginx_leads_visitors_the_same_ways(
     goal = again(led, by_workspace).headers["Location"]
     assert goal.startswith(f"http://{host}/deep?workspace-link=")
     assert visitor.navigate("/deep?" + goal.partition("?")[2]).status_code == 302
-    bad = {"rd": f"http://{host}/", "next": "to_port.short"}
-    assert client.get("/auth/again", query_string=bad).status_code == 400
+    for said in ("to_port.short", f"to_port.{'x' * 43}\n", "gone\n", "to_port", "enter"):
+        assert client.get("/auth/again", query_string={"rd": f"http://{host}/", "next": said}).status_code == 400, said
