@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.agent.protocol import ExecReason
-from app.core.agents.answers import exit_code, known, moment, signal_name, text, truth, whole
+from app.agent.protocol import EXEC_ID, ExecReason
+from app.core.agents.answers import exit_code, known, matching, moment, signal_name, text, truth, whole
 
 RUNNING, EXITED = "running", "exited"
 STREAMS = ("stdout", "stderr")
@@ -85,7 +85,7 @@ def exec_of(uuid: str, told: Any) -> Exec:
         raise ValueError("no state")
     return Exec(
         uuid=uuid,
-        id=text(told.get("id")),
+        id=matching(told.get("id"), EXEC_ID),
         command=command,
         cwd=text(told.get("cwd")),
         detached=truth(told.get("detached")),

@@ -14,6 +14,7 @@ PIECE = {**EXEC, "stdout": {"text": "a", "next": 1}, "stderr": {"text": "", "nex
 
 WRONG: dict[str, Any] = {
     "no object": 7,
+    "an id that is an address": {**EXEC, "id": "../other"},
     "no command": {**EXEC, "command": None},
     "a command of numbers": {**EXEC, "command": [1]},
     "another state": {**EXEC, "state": "queued"},
