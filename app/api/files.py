@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qs
 
 from flask import Response, request
 from werkzeug.routing import BaseConverter
@@ -31,6 +30,7 @@ from app.core.files.model import Entry, Listing, NewFile
 from app.core.sessions.model import Record
 from app.http.bodies import body_pieces
 from app.http.problems import Problem
+from app.http.query import queried
 
 blp = Blueprint("files", __name__, description="Files in a workspace: list, read, write, delete, move.")
 
@@ -143,12 +143,6 @@ def true_path() -> str:
     """The path in this request's URL, as Python names files. Flask's has lost the bytes that are no UTF-8."""
     path: str = request.environ["PATH_INFO"]
     return path.split("/files/", 1)[1].encode("latin-1").decode("utf-8", "surrogateescape")
-
-
-def queried(name: str) -> str:
-    """A parameter of the query, in the same way."""
-    query = parse_qs(request.query_string.decode("latin-1"), errors="surrogateescape")
-    return query.get(name, [""])[0]
 
 
 def of_file(found: Entry) -> Response:

@@ -9,6 +9,7 @@ from flask import Flask, Response, g, request
 from markupsafe import Markup
 from werkzeug.exceptions import NotFound
 
+from app.agent.protocol import EXEC_ID, SERVICE_NAME
 from app.core.access.addresses import counted_as
 from app.core.access.keyring import Keyring
 from app.core.backups.store import NAME_PATTERN
@@ -43,10 +44,14 @@ from app.web.session import (
     chat_tab,
     cost_tab,
     events_tab,
+    files_tab,
     overview_tab,
     page,
+    ports_tab,
     resources_tab,
     restore_points_tab,
+    run_tab,
+    services_tab,
 )
 from app.web.sign_in import AUDIT, register_sign_in_limit
 from app.web.static_files import PRODUCT, asset_url, icon_url, look_url
@@ -57,6 +62,8 @@ PATTERNS = {
     "name": NAME_PATTERN,
     "point_id": restore_points.ID_PATTERN,
     "message_id": ID_PATTERN,
+    "exec_id": EXEC_ID,
+    "service": SERVICE_NAME,
     "letter_id": LETTER_ID_PATTERN,
 }
 """Of names in the dashboard's addresses, by the argument of the route: they become parts of the API's paths, so none
@@ -64,6 +71,9 @@ may hold anything else."""
 
 LARGEST_FORM = 262_144
 """Bytes; the longest prompt and some fields."""
+
+UPLOAD = "web_session_files.write"
+"""The endpoint whose body is a file."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -93,7 +103,7 @@ def create_dashboard(core: Core, keyring: Keyring, metrics: HttpMetrics, api: WS
         lambda: {"person": g.get("person"), "page": request.endpoint or "", "oidc": bool(core.settings.oidc_issuer)}
     )
     register_error_handlers(app, to_problem, shown)
-    register_request_hooks(app, metrics, LARGEST_FORM, core.budget)
+    register_request_hooks(app, metrics, LARGEST_FORM, core.budget, {UPLOAD: core.settings.file_max_bytes})
     register_tarpit(app, _stranger)
     app.after_request(_protect)
     register_guard(app, core.settings.dashboard_location())
@@ -108,6 +118,10 @@ def create_dashboard(core: Core, keyring: Keyring, metrics: HttpMetrics, api: WS
         page,
         overview_tab,
         chat_tab,
+        files_tab,
+        run_tab,
+        services_tab,
+        ports_tab,
         backups_tab,
         restore_points_tab,
         cost_tab,

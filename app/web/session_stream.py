@@ -8,11 +8,8 @@ a free one: the page says that it is not live, and the browser asks again, after
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from flask import Blueprint, Response, request
 
@@ -20,6 +17,7 @@ from app.core.sessions.model import UUID_PATTERN, Status
 from app.web.api import api
 from app.web.guard import while_signed_in
 from app.web.relay import relayed
+from app.web.sse import STILL_HERE, Event, events, written
 
 blp = Blueprint("web_sessions_stream", __name__)
 
@@ -30,18 +28,6 @@ COUNTED = ("state", "phase")
 
 LATE = 60.0
 """s since a page was made, after which its stream is taken to have been open or refused before."""
-
-LONGEST = 1_048_576
-"""Bytes of one event; the API's are far shorter."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """One event of a stream of the API."""
-
-    id: str
-    type: str
-    data: Mapping[str, Any]
 
 
 @blp.get("/sessions/stream")
@@ -69,11 +55,11 @@ def lines(pieces: Iterable[bytes], *, late: bool) -> Iterator[bytes]:
     just now, when there may have been none."""
     for event in events(pieces):
         if event is None:
-            yield b": still here\n\n"
+            yield STILL_HERE
         elif event.type == BEGIN:
-            yield sse(event.id, [AGAIN] if late and not event.data.get("complete", True) else [BEGIN])
+            yield written(event.id, AGAIN if late and not event.data.get("complete", True) else BEGIN)
         else:
-            yield sse(event.id, names_of(event))
+            yield b"".join(written(event.id, name) for name in names_of(event))
 
 
 def names_of(event: Event) -> list[str]:
@@ -84,26 +70,3 @@ def names_of(event: Event) -> list[str]:
     if event.type not in COUNTED:
         return [uuid]
     return [uuid, COUNTS, NEW] if event.data.get("status") == Status.CREATED else [uuid, COUNTS]
-
-
-def sse(event_id: str, names: Iterable[str]) -> bytes:
-    """Events in the wire format, with some data: a browser passes none on that has none."""
-    return "".join(f"id: {event_id}\nevent: {name}\ndata: 1\n\n" for name in names).encode()
-
-
-def events(pieces: Iterable[bytes]) -> Iterator[Event | None]:
-    """The events of a stream of the API, None for a comment that keeps the connection. Ends at one that is too
-    long."""
-    rest = b""
-    for piece in pieces:
-        *whole, rest = (rest + piece).split(b"\n\n")
-        for text in whole:
-            lines = dict(line.partition(": ")[::2] for line in text.decode().split("\n"))
-            if "data" not in lines:
-                yield None
-                continue
-            data = json.loads(lines["data"])
-            if isinstance(data, dict):
-                yield Event(lines.get("id", ""), lines.get("event", "message"), data)
-        if len(rest) > LONGEST:
-            return

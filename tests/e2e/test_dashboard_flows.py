@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.axe import violations
-from tests.dashboard_browser import go
+from tests.dashboard_browser import go, signed_in
 from tests.model_server import ModelServer
 from tests.service import KEY, Service
 from tests.suites.dashboard import TheDashboard
@@ -36,8 +36,9 @@ SHIFTS = """() => {
 
 @pytest.fixture(scope="module")
 def service_settings(model: ModelServer) -> Mapping[str, str]:
-    """One differs from its default, to be found among the settings."""
-    return model.settings | {"INBOX_LIMIT": "50"}
+    """One differs from its default, to be found among the settings; and a start is no use, so that a session may fall
+    asleep soon."""
+    return model.settings | {"INBOX_LIMIT": "50", "WAKE_GRACE": "0"}
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,23 @@ def secrets(service: Service, model: ModelServer) -> Sequence[str]:
 
 class TestDashboardLocally(TheDashboard):
     """The whole service, as scripts/run starts it."""
+
+
+def test_open_pages_keep_no_session_awake(service: Service, context: BrowserContext) -> None:
+    """With its files, its commands, and the log of a service that writes on: it falls asleep as if nobody looked, and
+    no page wakes it."""
+    uuid = service.create(idle_timeout=8)["uuid"]
+    ticking = {"name": "ticking", "command": "while :; do date; sleep 0.2; done"}
+    service.done("POST", f"/session/{uuid}/services", ticking)
+    pages = [signed_in(context, service), context.new_page(), context.new_page()]
+    for page, tab in zip(pages, ("files", "run", "services"), strict=True):
+        go(page, service, uuid, tab)
+    pages[-1].get_by_role("button", name="Log of ticking").click()
+    expect(pages[-1].get_by_label("Output of ticking")).to_contain_text(":")
+    service.wait_status(uuid, "sleeping", replicas=0)
+    for page in pages:
+        expect(page.get_by_text("The session sleeps")).to_be_visible()
+    assert service.states(uuid) == ["created", "active", "sleeping"]
 
 
 def shift(page: Page) -> float:

@@ -31,7 +31,19 @@ EACH_CHAT_STATE = """() => {
 }"""
 """Keeps what the chat says of its session: it wakes sooner than a test may look."""
 
-TABS = ("overview", "chat", "backups", "restore-points", "cost", "activity", "events", "audit")
+TABS = (
+    "overview",
+    "chat",
+    "files",
+    "run",
+    "services",
+    "backups",
+    "restore-points",
+    "cost",
+    "activity",
+    "events",
+    "audit",
+)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ its own, `secrets`: values that no page may show.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -17,12 +18,19 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from scripts.lib.processes import MANAGER
 from tests.browser import expect_editor
-from tests.conversation import Host
-from tests.dashboard_browser import signed_in
-from tests.looks import LOOKS, expect_readable
+from tests.conversation import Conversation, Host
+from tests.dashboard_browser import go, signed_in
+from tests.looks import LOOKS, expect_readable, picture
 from tests.model_server import ModelServer
+from tests.ports import free_port
 from tests.product import product
 from tests.waiting import wait_for
+
+FILES = {
+    "README.md": b"# Say hello\n",
+    "package.json": b'{"name": "hello", "scripts": {"dev": "vite"}}\n',
+    "say hello.py": b"import sys\n\nprint('hello from', sys.argv[0])\n",
+}
 
 
 def by_name(host: Host, url: str, method: str, path: str, **more: object) -> requests.Response:
@@ -49,6 +57,13 @@ def ask(page: Page, prompt: str, answer: str) -> None:
     turn = page.locator(".turn").filter(has_text=prompt)
     expect(turn).to_have_attribute("data-state", "processed")
     expect(turn.locator(".work")).to_contain_text(answer)
+
+
+def run(page: Page, command: str) -> None:
+    """Run a command in the workspace."""
+    form = page.locator("#run-composer")
+    form.get_by_label("Command").fill(command)
+    form.get_by_role("button", name="Run").click()
 
 
 def framed(page: Page) -> str:
@@ -112,6 +127,55 @@ class TheDashboard:
         expect(state).to_contain_text("It was deleted")
         page.get_by_role("navigation", name="Main").get_by_role("link", name="Settings").click()
         expect(page.get_by_role("heading", name="Settings")).to_be_visible()
+
+    def test_a_person_works_in_a_workspace(self, host: Host, page: Page) -> None:
+        """Upload a file and read it, run it, start a service, and see its page at its own origin; asleep, a look at the
+        same tabs wakes nothing, and a command does."""
+        uuid, port = Conversation(host).uuid, free_port()
+        state = page.locator(".session-state")
+        go(page, host, uuid, "files")
+        files: Any = [{"name": name, "mimeType": "text/plain", "buffer": text} for name, text in FILES.items()]
+        page.locator("#upload").set_input_files(files)
+        script = page.get_by_role("link", name="say hello.py", exact=True)
+        expect(script).to_be_visible()
+        picture(page, "dashboard-files")
+        script.click()
+        expect(page.locator(".file-text")).to_contain_text("hello from")
+        check(page, "file")
+
+        page.locator("#tab-run").click()
+        run(page, "python3 'say hello.py'")
+        expect(page.locator(".exec").first).to_contain_text("exit code 0")
+        expect(page.locator(".exec pre").first).to_contain_text("hello from")
+        picture(page, "dashboard-run")
+        check(page, "run")
+
+        page.locator("#tab-services").click()
+        page.locator("#do-start").click()
+        page.get_by_label("Name").fill("web")
+        page.get_by_label("Command").fill("exec python3 -m http.server $PORT --bind 127.0.0.1")
+        page.get_by_label("Port — ").fill(str(port))
+        page.locator("#dialog").get_by_role("button", name="Start").click()
+        expect(page.locator("#service-web .status")).to_have_text("running")
+        picture(page, "dashboard-services")
+        check(page, "services")
+        with page.context.expect_page() as opened:
+            page.locator("#service-web").get_by_role("button", name=f"Open port {port}").click()
+        expect(opened.value.get_by_role("link", name="say hello.py")).to_be_visible()
+        assert urlsplit(opened.value.url).netloc.startswith(f"{port}--vs-code-{uuid}.")
+        opened.value.close()
+
+        page.locator("#do-sleep").click()
+        expect(state).to_contain_text("Nothing runs")
+        for tab in ("files", "run", "services"):
+            page.locator(f"#tab-{tab}").click()
+            expect(page.locator(".empty").first).to_contain_text("The session sleeps")
+        expect(page.locator("#service-web .status")).to_have_text("stopped")
+        expect(state).to_contain_text("Nothing runs")
+        page.locator("#tab-run").click()
+        run(page, "ls")
+        expect(page.locator(".exec pre").first).to_contain_text("say hello.py")
+        expect(state).to_contain_text("active")
 
     def test_operators_see_every_process_and_a_diagnosis(self, host: Host, page: Page) -> None:
         page.goto(f"{host.dashboard_url}/operations")

@@ -15,7 +15,7 @@ from app.web.guard import while_signed_in
 from app.web.relay import relayed
 from app.web.session.blueprint import session_blueprint
 from app.web.session.phases import steps_of
-from app.web.session_stream import events
+from app.web.sse import events
 
 STATES = {
     "created": "It starts for the first time.",
@@ -44,6 +44,9 @@ class Tab:
 TABS = (
     Tab("", "Overview"),
     Tab("chat", "Chat"),
+    Tab("files", "Files"),
+    Tab("run", "Run"),
+    Tab("services", "Services and ports"),
     Tab("backups", "Backups"),
     Tab("restore-points", "Restore points"),
     Tab("cost", "Cost"),

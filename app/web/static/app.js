@@ -47,14 +47,34 @@
   };
   new MutationObserver(tidy).observe(by("notices"), { childList: true });
 
-  // The page's stream is lost until it is open again; the server, until it answers.
+  // A stream of the page is lost until it is open again, or closed; the server, until it answers.
   const lost = new Set();
   const show = (what, isLost) => {
     isLost ? lost.add(what) : lost.delete(what);
     if (by("lost")) by("lost").hidden = lost.size === 0;
   };
-  document.addEventListener("htmx:sseError", () => show("stream", true));
-  document.addEventListener("htmx:sseOpen", () => show("stream", false));
+  document.addEventListener("htmx:sseError", (event) => show(event.target, true));
+  document.addEventListener("htmx:sseOpen", (event) => show(event.target, false));
+  document.addEventListener("htmx:sseClose", (event) => show(event.target, false));
+
+  // When the page's stream is opened again, htmx-sse listens again for what has a stream of its own within it, which would
+  // then add each message twice.
+  const told = new WeakMap();
+  document.addEventListener("htmx:sseBeforeMessage", (event) => {
+    if (told.get(event.detail) === event.target) event.preventDefault();
+    told.set(event.detail, event.target);
+  });
+
+  // The output of a program begins anew on another connection of htmx; the browser's own goes on where it was.
+  const sources = new WeakMap();
+  document.addEventListener("htmx:sseOpen", ({ target, detail }) => {
+    const another = sources.has(target) && sources.get(target) !== detail.source;
+    sources.set(target, detail.source);
+    if (!another) return;
+    for (const each of target.querySelectorAll("[sse-swap=output]")) {
+      if (each.closest("[sse-connect]") === target) each.replaceChildren();
+    }
+  });
 
   const unanswered = (detail) => {
     show("server", true);
