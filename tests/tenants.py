@@ -211,6 +211,7 @@ class Victim(Tenant):
         self.exec_id = str(ran["exec_id"])
         service.done("POST", f"/session/{self.uuid}/services", {"name": SERVICE, "command": f"echo {MARK}; sleep 1000"})
         service.done("POST", f"/session/{self.uuid}/ports/3000/open")
+        self._drop_links()
         service.done("POST", f"/session/{self.uuid}/backup")
         made = wait_for(lambda: service.done("GET", f"/session/{self.uuid}/backups")["backups"], "the backup")
         self.backup = str(made[0]["name"])
@@ -218,6 +219,12 @@ class Victim(Tenant):
         held = [*(folder / "agent-token").read_text().split(), *(folder / "editor-secret").read_text().split()]
         self.private = [MARK, str(made[0]["sha256"]), *held]
         """Texts that nobody else may ever read."""
+
+    def _drop_links(self) -> None:
+        """One would end by itself, 30 s later, while others try what they can."""
+        with self.service.redis() as client:
+            found = [key for key in client.scan_iter("link:*") if self.uuid in (client.get(key) or "")]
+            assert client.delete(*found) == 1
 
     def changes(self, before: Mapping[str, Any]) -> list[str]:
         """What is different now from an earlier `state`."""
