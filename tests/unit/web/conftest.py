@@ -43,7 +43,7 @@ def make_app(settings: Settings, redis_client: redis.Redis) -> AppMaker:
     def make(**changes: object) -> Flask:
         keys = json.dumps([*KEYS, ONLOOKER])
         base = dataclasses.replace(
-            settings, api_key=ADMIN_KEY, api_keys=keys, secret_key=SECRET_KEY, dashboard_url=ORIGIN
+            settings, api_key=ADMIN_KEY, api_keys=keys, wait_default=0.3, secret_key=SECRET_KEY, dashboard_url=ORIGIN
         )
         return create_app(dataclasses.replace(base, **changes))  # type: ignore[arg-type]
 
