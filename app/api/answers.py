@@ -16,7 +16,7 @@ from typing import Any
 from marshmallow import Schema, fields, missing
 
 from app.api.request_fields import UUID_REGEX
-from app.core.sessions.model import Status, iso
+from app.core.sessions.model import Status, instant, iso
 
 Answer = tuple[Any, int] | tuple[Any, int, Mapping[str, str]]
 """What a view returns: of what its answer is made, the status, and headers."""
@@ -81,6 +81,13 @@ class Time(Shown, fields.String):
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return iso(value)
+
+
+class Instant(Time):
+    """The same, of which 0 is one."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str:
+        return instant(value)
 
 
 class Whole(Shown, fields.Integer):

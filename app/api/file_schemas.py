@@ -7,7 +7,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from app.agent.protocol import to_raw
-from app.api.answers import Items, Text, Time, Whole, uuid_field
+from app.api.answers import Instant, Items, Text, Whole, uuid_field
 from app.api.reach import ReachQuerySchema
 from app.api.request_fields import WHOLE_REGEX, QueryInteger, Strict, WholeText, check_whole
 from app.core.files.model import FOLDER, KINDS, MODE_PATTERN, Entry
@@ -97,7 +97,7 @@ class FileEntrySchema(Schema):
     type = Text(enum=list(KINDS))
     size = Whole("bytes; null for what is no file", null=True)
     mode = Text("its permissions in octal", pattern=MODE_REGEX)
-    modified_at = Time()
+    modified_at = Instant()
     target = Text("of a link: the path in it", of=lambda entry: entry.target and shown(entry.target), null=True)
     etag = Text("of a file: as the ETag of its bytes", of=etag_of, null=True, examples=['"a8-c-18ecacd7"'])
 

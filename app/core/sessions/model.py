@@ -106,9 +106,12 @@ def number(value: float) -> str:
 
 
 def iso(seconds: float | None) -> str | None:
+    """A time as `instant` writes it; None for 0, which records have for none."""
+    return instant(seconds) if seconds else None
+
+
+def instant(seconds: float) -> str:
     """Seconds since the epoch as ISO 8601 in UTC with `Z`, to the millisecond."""
-    if not seconds:
-        return None
     whole, milliseconds = divmod(round(seconds * 1000), 1000)
     return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
 

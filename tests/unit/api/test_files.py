@@ -81,6 +81,16 @@ def test_a_file_is_replaced_whole_and_keeps_its_mode(files: Files, workspace: Wo
     assert oct((workspace.app / "run").stat().st_mode) == "0o100600"
 
 
+def test_a_file_of_the_epoch_or_of_before_has_a_time(files: Files, workspace: Workspace) -> None:
+    """As those have that are unpacked of an archive without times."""
+    files.write("old", b"")
+    for seconds in (0, -1_000):
+        os.utime(workspace.app / "old", (seconds, seconds))
+        (entry,) = files.page("path=old").json["entries"]
+        assert entry["modified_at"] == "1970-01-01T00:00:00.000Z"
+        assert files.read("old").headers["Last-Modified"] == "Thu, 01 Jan 1970 00:00:00 GMT"
+
+
 def test_a_body_that_the_client_ends_early_changes_nothing(files: Files, workspace: Workspace) -> None:
     files.write("kept", b"before")
     for content in (b"short", LONG):
