@@ -10,7 +10,7 @@ from app.agent.protocol import to_raw
 from app.api.answers import Instant, Items, Text, Whole, uuid_field
 from app.api.reach import ReachQuerySchema
 from app.api.request_fields import WHOLE_REGEX, QueryInteger, Strict, WholeText, check_whole
-from app.core.files.model import FOLDER, KINDS, MODE_PATTERN, Entry
+from app.core.files.model import FOLDER, KINDS, MODE_PATTERN, Entry, shown
 
 LONGEST_PATH = 4_096
 LONGEST_IN_URL = 1_000
@@ -72,11 +72,6 @@ class FileChangeSchema(Strict):
     def _check_one(self, data: dict[str, Any], **_: Any) -> None:
         if len(data) != 1:
             raise ValidationError("Give `move_to` or `make`.")
-
-
-def shown(path: str) -> str:
-    """A path as text: a byte that is no UTF-8 is U+FFFD."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def etag_of(entry: Entry) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, cast
 
-from flask import Response
+from flask import Response, request
 
 from app.web.api import Streamed
 
@@ -19,6 +19,11 @@ PASSED = (
     "Retry-After",
     "X-Accel-Buffering",
 )
+
+
+def part_asked() -> dict[str, str]:
+    """The headers of the current request by which a browser asks for a part, to pass on."""
+    return {name: request.headers[name] for name in ("Range", "If-Range") if name in request.headers}
 
 
 def relayed(streamed: Streamed, pieces: Iterable[bytes] | None = None) -> Response:

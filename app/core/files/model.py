@@ -56,6 +56,11 @@ class NewFile:
     new: bool = False
 
 
+def shown(path: str) -> str:
+    """A path as text: a byte that is no UTF-8 is U+FFFD."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def entry_of(uuid: str, told: Any) -> Entry:
     """The entry in an agent's answer. Raises ValueError for what is none."""
     if not isinstance(told, dict) or told.get("type") not in KINDS:

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Response, render_template, request
 
 from app.web.api import ApiError, api
-from app.web.relay import relayed
+from app.web.relay import part_asked, relayed
 from app.web.session.blueprint import session_blueprint
 from app.web.session.page import newest_event, show
 
@@ -47,8 +47,7 @@ def make(uuid: str) -> Response:
 @blp.get("/backups/<name>/download")
 def download(uuid: str, name: str) -> Response:
     """The zip, or the part of it that the browser asks for."""
-    asked = {each: request.headers[each] for each in ("Range", "If-Range") if each in request.headers}
-    return relayed(api().open("GET", f"/backups/{name}/download", headers=asked))
+    return relayed(api().open("GET", f"/backups/{name}/download", headers=part_asked()))
 
 
 @blp.post("/backups/<name>/restore")

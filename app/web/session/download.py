@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from flask import Response, request
+from flask import Response
 
 from app.web.api import api, refusal
-from app.web.relay import relayed
+from app.web.relay import part_asked, relayed
 from app.web.session.workspace import NO_WAKE
 
 
 def download(path: str, name: str, **query: Any) -> Response:
     """The bytes at a path of the API, or the part of them that the browser asks for, as a file of this name. No browser
     shows it: a tenant wrote it. Raises `ApiError`."""
-    asked = {each: request.headers[each] for each in ("Range", "If-Range") if each in request.headers}
-    streamed = api().open("GET", path, query=query | NO_WAKE, headers=asked)
+    streamed = api().open("GET", path, query=query | NO_WAKE, headers=part_asked())
     if streamed.status >= 400:
         raise refusal(streamed)
     response = relayed(streamed)

@@ -9,6 +9,7 @@ from typing import Any, cast
 from urllib.parse import quote
 
 from app.core.errors import FileRefused
+from app.core.files.model import shown
 from app.web.api import ApiError, api, refusal
 from app.web.session.workspace import NO_WAKE
 
@@ -25,11 +26,6 @@ they are read."""
 def quoted(path: str) -> str:
     """A path as it is in an address."""
     return quote(path, errors="surrogateescape")
-
-
-def shown(path: str) -> str:
-    """A path as text, as the API shows it: a byte that is no UTF-8 is U+FFFD."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def text_of(content: bytes, *, cut: bool) -> str | None:

@@ -7,11 +7,12 @@ from typing import Any
 
 from flask import Response, render_template, request
 
+from app.core.files.model import shown
 from app.http.query import queried
 from app.web.api import ApiError, api
 from app.web.session.blueprint import session_blueprint
 from app.web.session.download import download
-from app.web.session.file_look import listed, quoted, shown, there
+from app.web.session.file_look import listed, quoted, there
 from app.web.session.page import show
 from app.web.session.workspace import look
 from app.web.session_actions import DONE
