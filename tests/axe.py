@@ -1,24 +1,17 @@
 """Whether people can read and use a page: axe-core's rules (https://github.com/dequelabs/axe-core), run in the page by
-Chromium. It comes from npm, into the cache folder, and is no part of this project."""
+Chromium."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Frame, Page
 
-from scripts.cluster.programs import cache_folder
-from scripts.lib.locks import only_one
+from tests import npm
 
 PACKAGE = "axe-core@4.14.1"
-
-LIMIT = 300
-"""s. To install it takes 3 s, once."""
 
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 """axe's tags: WCAG 2.2 up to level AA, and what axe itself advises."""
@@ -43,18 +36,7 @@ def violations(page: Page | Frame, within: str = "html") -> list[str]:
 
 def installed() -> Path:
     """The folder of axe-core, which is there then."""
-    root = cache_folder()
-    root.mkdir(parents=True, exist_ok=True)
-    folder = root / PACKAGE.replace("@", "-")
-    with only_one(root / "axe.lock", LIMIT, TimeoutError):
-        if not (folder / "done").exists():
-            folder.mkdir(exist_ok=True)
-            npm = str(Path(sys.executable).parent / "npm")
-            command = [npm, "install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund", PACKAGE]
-            environment = os.environ | {"npm_config_update_notifier": "false"}
-            subprocess.run(command, cwd=folder, env=environment, timeout=LIMIT, check=True, capture_output=True)
-            (folder / "done").touch()
-    return folder / "node_modules" / "axe-core"
+    return npm.installed(PACKAGE) / "axe-core"
 
 
 @cache

@@ -93,6 +93,7 @@ from workspaces.events import (
     ToolResultEvent,
 )
 from workspaces.models import ExecState, FileEntry, FileType, MessageState, PortState, ServiceState, Status
+from workspaces.sse import Stream
 from workspaces.version import VERSION as __version__
 from workspaces.workspace import Workspace
 
@@ -178,6 +179,7 @@ __all__ = [
     "StopFailed",
     "StoppedEvent",
     "StorageFull",
+    "Stream",
     "TeardownFailed",
     "TimedOut",
     "TokenEvent",

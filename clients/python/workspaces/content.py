@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import BinaryIO, Final
+from typing import IO, Final
 
 PIECE: Final = 65_536
 """Bytes that are read of a file at a time."""
@@ -14,7 +14,7 @@ class FileContent:
     """A file object from where it stands to the end that it has now. One that can't be sought is read once, to whatever
     end it has; each iteration of another one begins where the first began. `size` is in bytes, None if not known."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.repeatable = file.seekable()
         self.size: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, Literal
 
 from workspaces.content import FileContent
 from workspaces.decoding import decode
@@ -17,7 +17,7 @@ from workspaces.resources.base import Resource, given, operation
 from workspaces.resources.base import path as quoted
 from workspaces.sse import Stream
 
-Content = str | bytes | BinaryIO | Stream[bytes]
+Content = str | bytes | IO[bytes] | Stream[bytes]
 """What a file is to hold: a text in UTF-8, bytes, a file object from where it stands, or what `stream` answers."""
 
 

@@ -1,4 +1,4 @@
-"""The page of docs/example.html: it talks to its own session, with a token, from an origin that is listed."""
+"""The page of docs/own-session.html: it talks to its own session, with a token, from an origin that is listed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def service_settings(port: int) -> Mapping[str, str]:
 def followed(browser: Browser, service: Service, origin: str, uuid: str) -> Page:
     """The page, told to follow the session."""
     page = browser.new_page()
-    page.goto(f"{origin}/example.html")
+    page.goto(f"{origin}/own-session.html")
     page.get_by_label("API").fill(service.url)
     page.get_by_label("Session").fill(uuid)
     page.get_by_label("Token").fill(service.token(uuid))
