@@ -110,17 +110,22 @@ class Service:
         port, password = (config[config.index(name) + 1] for name in ("port", "requirepass"))
         return redis.Redis(port=int(port), password=password, db=database, decode_responses=True)
 
-    def kill(self, name: str) -> None:
-        """SIGKILL one of its processes, as soon as it is there; it is started again by the service itself."""
+    def kill(self, name: str) -> list[psutil.Process]:
+        """SIGKILL one of its processes, as soon as it is there; it is started again by the service itself. Answers the
+        one that was killed with its children, which may live on for a moment."""
+        found: list[psutil.Process] = []
 
         def killed() -> bool:
             try:
-                os.kill(int((self.data_dir / "pids" / f"{name}.pid").read_text()), signal.SIGKILL)
-            except (FileNotFoundError, ValueError, ProcessLookupError):
+                process = psutil.Process(int((self.data_dir / "pids" / f"{name}.pid").read_text()))
+                found[:] = [process, *process.children(recursive=True)]
+                process.kill()
+            except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
                 return False
             return True
 
         wait_for(killed, f"{name} to be there")
+        return found
 
     def processes(self, argument: str = "", **marks: str) -> list[psutil.Process]:
         """Every process that carries this DATA_DIR, and these variables, in its environment, and this argument, unless

@@ -32,7 +32,9 @@ def test_a_killed_web_process_leaves_no_half(service: Service, chat: Conversatio
         return False
 
     def kill() -> None:
-        service.kill("web")
+        family = service.kill("web")
+        # Else a child that lives on answers, and ends in the next moment.
+        wait_for(lambda: not any(each.is_running() for each in family), "all of web to end")
         wait_for(there, "web to be there again")
 
     check_no_half(chat, kill)
