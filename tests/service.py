@@ -8,7 +8,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,18 @@ class Service:
 
         wait_for(killed, f"{name} to be there")
         return found
+
+    def wait_for_web(self, killed: Sequence[psutil.Process]) -> None:
+        """Wait until its web process answers again, of which these were killed: one that lives on for a moment would
+        answer, and end in the next."""
+
+        def there() -> bool:
+            with suppress(requests.RequestException):
+                return self.call("GET", "/readyz").ok
+            return False
+
+        wait_for(lambda: not any(each.is_running() for each in killed), "all of web to end")
+        wait_for(there, "web to be there again")
 
     def processes(self, argument: str = "", **marks: str) -> list[psutil.Process]:
         """Every process that carries this DATA_DIR, and these variables, in its environment, and this argument, unless

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import psutil
-import requests
 
 from tests.conversation import ASYNC, Conversation
 from tests.service import Service
@@ -36,15 +33,9 @@ def test_a_killed_web_process_ends_no_command(service: Service, chat: Conversati
     """Whoever repeats the call with its id gets the end of the same run."""
     run(chat, "echo x >> count; while [ ! -e go ]; do sleep 0.05; done; echo done", ASYNC, id="it")
     chat.wait_file("count")
-    service.kill("web")
+    killed = service.kill("web")
     chat.inside("touch go")
-
-    def there() -> bool:
-        with suppress(requests.RequestException):
-            return service.call("GET", "/readyz").ok
-        return False
-
-    wait_for(there, "web to be there again")
+    service.wait_for_web(killed)
     told = run(chat, "echo x >> count; while [ ! -e go ]; do sleep 0.05; done; echo done", id="it")
     assert (told["exit_code"], told["stdout"]) == (0, "done\n")
     assert chat.inside("cat count") == "x\n"

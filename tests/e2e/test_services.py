@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import psutil
-import requests
 
 from tests.conversation import Conversation
 from tests.service import Service
@@ -31,14 +28,7 @@ def test_a_killed_agent_leaves_none_and_the_next_one_starts_it(service: Service,
 def test_a_killed_web_process_ends_none(service: Service, chat: Conversation) -> None:
     web = Web(chat)
     web.start()
-    service.kill("web")
-
-    def there() -> bool:
-        with suppress(requests.RequestException):
-            return service.call("GET", "/readyz").ok
-        return False
-
-    wait_for(there, "web to be there again")
+    service.wait_for_web(service.kill("web"))
     assert web.look().starts == 1 and web.answers()
 
 
