@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 INHERITED = ("PATH", "LANG", "SHELL", "TERM", "USER")
 """What a workspace's editor and agent inherit from the process that starts them: none of these may hold a secret."""
 
-AGENTS_OWN = ("AGENT_", "GATEWAY_", "LLM_", "PYTHON")
+AGENTS_OWN = ("AGENT_", "GATEWAY_", "LLM_", "MALLOC_MMAP_THRESHOLD_", "PYTHON")
 """Prefixes of the agent's own variables, which nothing that it runs for a workspace inherits: commands, git, undo
 points. The others are those of the workspace's image, as in the editor's terminals."""
 

@@ -21,6 +21,10 @@ PASSED_ON = (
 )
 """Settings of the service that the agent reads under the same names."""
 
+MAPPED = "131072"
+"""Bytes from which glibc gives memory back at once: pieces of files pass through 32 threads, and what it keeps for each
+grew by 50 MB with each archive of 180 MB."""
+
 
 def agent_environment(
     settings: Settings, *, host: str, port: int, editor_port: int, stop_grace: float
@@ -33,5 +37,6 @@ def agent_environment(
         "EDITOR_PORT": str(editor_port),
         "GATEWAY_URL": settings.gateway_location(),
         "AGENT_STOP_GRACE": str(stop_grace),
+        "MALLOC_MMAP_THRESHOLD_": MAPPED,
         **{name.upper(): str(getattr(settings, name)) for name in PASSED_ON},
     }

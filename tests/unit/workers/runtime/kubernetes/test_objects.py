@@ -208,6 +208,7 @@ def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
                 EDITOR_PORT="8080",
                 GATEWAY_URL="http://gateway.system:8001",
                 AGENT_STOP_GRACE="10",
+                MALLOC_MMAP_THRESHOLD_="131072",
                 PROMPT_MAX_BYTES="100000",
                 AGENT_PROGRAM="",
                 AGENT_TURN_TIMEOUT="900.0",
