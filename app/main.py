@@ -43,6 +43,7 @@ from app.api import (
     sessions,
     system,
     tenant_limits,
+    trees,
 )
 from app.api import (
     settings as settings_call,
@@ -78,7 +79,7 @@ SMALL_BODY = 65_536
 LARGEST_EXEC = 1_310_720
 """Bytes of the largest request to run a command: as much for its arguments and its input each as for a prompt."""
 
-CHAT, EXEC, WRITE = "messages.chat", "execs.run", "files.write"
+CHAT, EXEC, WRITE, UNPACK = "messages.chat", "execs.run", "files.write", "trees.write"
 
 
 def largest_prompt(settings: Settings) -> int:
@@ -128,7 +129,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_error_handlers(app, to_api_problem)
     app.before_request(lambda: identify(keyring, core.access_tokens))
     trace_requests(app, has_key)
-    larger = {CHAT: largest_prompt(settings), EXEC: LARGEST_EXEC, WRITE: settings.file_max_bytes}
+    larger = {
+        CHAT: largest_prompt(settings),
+        EXEC: LARGEST_EXEC,
+        WRITE: settings.file_max_bytes,
+        UNPACK: settings.file_max_bytes,
+    }
     register_request_hooks(app, instruments.http, SMALL_BODY, core.budget, larger)
     register_tarpit(app, tarpit_name)
     audit.register_audit(app)
@@ -149,6 +155,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         services,
         ports,
         files,
+        trees,
         past_events,
         backups,
         restore_points,

@@ -75,6 +75,10 @@ FILE: Mapping[str, Any] = {
 """A file that was written."""
 
 
+UNPACKED: Mapping[str, Any] = {"upload": "0" * 16, "done": True, "files": 0, "bytes": 0}
+"""An archive that is sent, and was unpacked."""
+
+
 SERVICE: Mapping[str, Any] = {
     "name": "web",
     "command": "true",
@@ -229,7 +233,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/fingerprint":
             self._say(200, {"fingerprint": self.agent.fingerprint})
         elif self.path.startswith("/files/"):
-            self._say(200, dict(FILE))
+            self._say(200, {**FILE, **UNPACKED})
         elif self.path == "/services":
             self._say(*self.agent.start(body))
         elif self._about_services():

@@ -151,6 +151,13 @@ UPLOAD_LOST = 410
 """The status of an agent's answer about an upload that it does not know, or not as the caller does."""
 
 
+class ArchiveFormat(StrEnum):
+    """How a folder is packed."""
+
+    TAR_GZ = "tar.gz"
+    ZIP = "zip"
+
+
 class FileFault(StrEnum):
     """Why a call on files failed: the code of the agent's answer, and of the manager's."""
 
@@ -165,6 +172,8 @@ class FileFault(StrEnum):
     FILE_DENIED = "file_denied"
     """The workspace's user may not read or change it."""
     WORKSPACE_FULL = "workspace_full"
+    INVALID_ARCHIVE = "invalid_archive"
+    """It is none of its format, or damaged, or has an entry that can't be in a folder."""
 
 
 FILE_STATUS: Mapping[FileFault, int] = {
@@ -173,6 +182,7 @@ FILE_STATUS: Mapping[FileFault, int] = {
     FileFault.FILE_NOT_FOUND: 404,
     FileFault.FILE_EXISTS: 409,
     FileFault.FILE_CHANGED: 412,
+    FileFault.INVALID_ARCHIVE: 415,
     FileFault.NOT_A_FILE: 422,
     FileFault.WORKSPACE_FULL: 507,
 }

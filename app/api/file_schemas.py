@@ -6,7 +6,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from app.agent.protocol import to_raw
+from app.agent.protocol import ArchiveFormat, to_raw
 from app.api.answers import Instant, Items, Text, Whole, uuid_field
 from app.api.reach import ReachQuerySchema
 from app.api.request_fields import WHOLE_REGEX, QueryInteger, Strict, WholeText, check_whole
@@ -62,6 +62,13 @@ class WriteQuerySchema(ReachQuerySchema):
     )
 
 
+class TreeQuerySchema(ReachQuerySchema):
+    path = path_field("the folder, by default the workspace's own", LONGEST_IN_URL, load_default=".")
+    format = fields.Enum(
+        ArchiveFormat, by_value=True, load_default=ArchiveFormat.TAR_GZ, metadata={"description": "of the archive"}
+    )
+
+
 class FileChangeSchema(Strict):
     """One of the two."""
 
@@ -104,3 +111,12 @@ class FileListSchema(Schema):
     path = Text(of=lambda page: shown(page.path))
     entries = Items(FileEntrySchema, "by name, what is in a folder right after it")
     next_cursor = Text("null at the end; pages before may have few entries, or none", null=True)
+
+
+class TreeSchema(Schema):
+    """What an archive brought into a folder."""
+
+    uuid = uuid_field()
+    path = Text("the folder", of=lambda unpacked: shown(unpacked.path))
+    files = Whole("files and links in it")
+    bytes = Whole("of the files")

@@ -27,6 +27,7 @@ from app.core.execs.client import ExecClient
 from app.core.execs.service import Execs
 from app.core.files.client import FileClient
 from app.core.files.service import Files
+from app.core.files.trees import Trees
 from app.core.going_back import GoingBack
 from app.core.ports.client import PortClient
 from app.core.ports.openings import Openings
@@ -166,7 +167,9 @@ class Core:
             run, ServiceClient(self.credentials, AGENT_TIMEOUT, self.budget, settings.services_per_session)
         )
         self.ports = Ports(run, PortClient(self.credentials, AGENT_TIMEOUT, self.budget))
-        self.files = Files(reached("files"), FileClient(self.credentials, AGENT_TIMEOUT, self.budget))
+        at_files = reached("files"), FileClient(self.credentials, AGENT_TIMEOUT, self.budget)
+        self.files = Files(*at_files)
+        self.trees = Trees(*at_files, clock)
         self.going_back = GoingBack(
             self.sessions,
             self.store,

@@ -102,6 +102,7 @@ class FileRefused(SessionError):
         "file_changed": "The file is not, or no longer, the one that the call means",
         "not_a_file": "A file is needed, or a folder, where the path has something else",
         "workspace_full": "The workspace's disk is full, so nothing was written; delete something first",
+        "invalid_archive": "The body is no archive that can be unpacked here, so nothing was written",
     }
 
     def __init__(self, code: str, said: str) -> None:
@@ -249,7 +250,7 @@ class AgentRefused(SessionError):
 
 
 class UploadLost(RetryableError):
-    """The workspace's agent knows nothing of the file that is being written."""
+    """The workspace's agent knows nothing of the file or the archive that is on its way."""
 
     def __init__(self) -> None:
         super().__init__("The workspace's agent started anew meanwhile, and nothing was written. Repeat the call.")

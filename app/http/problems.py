@@ -95,6 +95,7 @@ FILE_ERRORS: Mapping[str, int] = {
     "invalid_path": 400,
     "file_not_found": 404,
     "file_changed": 412,
+    "invalid_archive": 422,
     "workspace_full": 507,
 }
 """The status of a `FileRefused`, by its code; 409 for the others."""

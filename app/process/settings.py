@@ -112,10 +112,15 @@ class Settings:
         "of a change at its next start",
     )
     file_max_bytes: int = setting(
-        5_368_709_120, "bytes", "of a file that a call writes; as many as a workspace's volume has by default"
+        5_368_709_120,
+        "bytes",
+        "of a file or an archive that a call writes; as many as a workspace's volume has by default",
     )
     files_at_once: int = setting(
-        4, "files", "of more than 2 MiB, of one user, that pass a process of web at a time; each holds up to 6 MB"
+        4,
+        "files",
+        "of more than 2 MiB, and archives of folders, of one user, that pass a process of web at a time; each holds up "
+        "to 6 MB",
     )
     max_sessions_per_user: int = setting(10, "sessions", "of one user, terminated ones not counted")
 

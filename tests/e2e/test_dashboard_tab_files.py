@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,8 @@ def test_files_are_uploaded_looked_at_and_downloaded(page: Page, service: Servic
     page.get_by_label("Name").fill("src/deep")
     page.get_by_role("dialog").get_by_role("button", name="Create").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
-    page.get_by_role("link", name="src").click()
-    page.get_by_role("link", name="deep").click()
+    page.get_by_role("link", name="src", exact=True).click()
+    page.get_by_role("link", name="deep", exact=True).click()
     expect(page.locator(".crumbs")).to_contain_text("deep")
     assert page.url.endswith("/files?path=src/deep")
     content = bytes(range(256)) * 50
@@ -95,7 +96,11 @@ def test_files_are_uploaded_looked_at_and_downloaded(page: Page, service: Servic
     row(page, "b.bin").get_by_role("link", name="b.bin", exact=True).click()
     expect(page.locator("#files-here")).to_contain_text("This is no text")
     page.locator(".crumbs").get_by_role("link", name="src").click()
-    expect(row(page, "deep")).to_be_visible()
+    with page.expect_download() as zipped:
+        row(page, "deep").get_by_role("link", name="Download deep as a zip").click()
+    assert zipped.value.suggested_filename == "deep.zip"
+    with zipfile.ZipFile(zipped.value.path()) as archive:
+        assert archive.read("b.bin") == content
     page.go_back()
     expect(page.locator("#files-here")).to_contain_text("This is no text")
     (folder / "src/deep/b.bin").write_text("by the agent")
@@ -138,7 +143,7 @@ def test_files_are_renamed_and_deleted(page: Page, service: Service) -> None:
     page.keyboard.press("Enter")
     expect(dialog).to_have_count(0)
     expect(row(page, "b")).to_have_count(0)
-    row(page, "src").get_by_role("link", name="src").click()
+    row(page, "src").get_by_role("link", name="src", exact=True).click()
     row(page, "b").get_by_role("link", name="b", exact=True).click()
     expect(page.locator(".file-text")).to_have_text("b")
     page.get_by_role("button", name="Rename b").click()

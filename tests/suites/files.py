@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import BinaryIO, cast
 
 import pytest
 
 from tests.conversation import Conversation
 from tests.waiting import wait_for
-from workspaces import ApiError, Asleep, ConnectionFailed, FileChanged
+from workspaces import ApiError, Asleep, ConnectionFailed, FileChanged, InvalidArchive
 
 PIECE = 4_194_304
 """Bytes: more than the service passes on at a time."""
@@ -21,40 +24,96 @@ PIECE = 4_194_304
 class Paused(io.RawIOBase):
     """A file to upload, of which no more than `PIECE` is read before `act` has been called."""
 
-    def __init__(self, act: Callable[[], None]) -> None:
+    def __init__(self, content: bytes, act: Callable[[], None]) -> None:
+        self._content = io.BytesIO(content)
         self._act: Callable[[], None] | None = act
-        self._left = 3 * PIECE
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        if self._left <= 2 * PIECE and self._act is not None:
+        if self._content.tell() >= PIECE and self._act is not None:
             act, self._act = self._act, None
             act()
-        count = min(65_536, self._left)
-        self._left -= count
-        return b"x" * count
+        return self._content.read(65_536)
+
+
+def sent_while(chat: Conversation, content: bytes, act: Callable[[], None]) -> BinaryIO:
+    """A content during whose upload `act` is called, once the agent has a part of it."""
+
+    def once_it_is_begun() -> None:
+        wait_for(lambda: chat.inside("ls -A ../.uploads"), "the agent to have a part of it")
+        act()
+
+    return cast(BinaryIO, Paused(content, once_it_is_begun))
+
+
+def check_nothing_is_kept(chat: Conversation) -> None:
+    wait_for(lambda: chat.inside("ls -A ../.uploads") == "", "the next agent to remove what is left")
 
 
 def check_no_half(chat: Conversation, act: Callable[[], None]) -> None:
     """What is written while `act` happens is there whole or not at all, and the next agent keeps nothing of it."""
     files = chat.workspace()
     files.write("kept", "before")
-
-    def once_it_is_begun() -> None:
-        wait_for(lambda: chat.inside("ls -A ../.uploads"), "the agent to have a part of it")
-        act()
-
-    expected = b"x" * 3 * PIECE
+    content = b"x" * 3 * PIECE
+    expected = content
     try:
-        files.write("kept", cast(BinaryIO, Paused(once_it_is_begun)))
+        files.write("kept", sent_while(chat, content, act))
     except (ApiError, ConnectionFailed):
         expected = b"before"
     assert files.read("kept") == expected
     chat.sleep()
     assert files.read("kept") == expected
-    wait_for(lambda: chat.inside("ls -A ../.uploads") == "", "the next agent to remove what is left")
+    check_nothing_is_kept(chat)
+
+
+def check_no_part(chat: Conversation, act: Callable[[], None]) -> None:
+    """Of an archive that is sent while `act` happens all is there or nothing, and nothing is kept of it."""
+    ws, content = chat.workspace(), os.urandom(PIECE)
+    ws.write("to/a", "before")
+    expected = dict.fromkeys(["to/a", "to/b", "to/c"], content)
+    archive = archive_of({name.removeprefix("to/"): content for name in expected})
+    try:
+        ws.write_tree(sent_while(chat, archive, act), "to")
+    except (ApiError, ConnectionFailed):
+        expected = {"to/a": b"before"}
+    assert {each.path: ws.read(each.path) for each in ws.list_files("to")} == expected
+    chat.sleep()
+    chat.wake()
+    check_nothing_is_kept(chat)
+
+
+def archive_of(files: Mapping[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz", compresslevel=1) as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return made.getvalue()
+
+
+def fill(folder: Path) -> None:
+    """Make a project of all that a folder can hold."""
+    (folder / "src" / "deep").mkdir(parents=True)
+    (folder / "empty").mkdir()
+    (folder / "src" / "run me").write_text("echo hi\n")
+    (folder / "src" / "run me").chmod(0o755)
+    (folder / "src" / "deep" / "large").write_bytes(os.urandom(2 * PIECE + 7))
+    (folder / "link").symlink_to("src/run me")
+    (folder / "new\nline ü").touch()
+    (folder / os.fsdecode(b"\xff")).write_bytes(b"\xff")
+
+
+def tree_of(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """The permissions and the content of each path below a folder."""
+    found = {}
+    for path in folder.rglob("*"):
+        mode = path.lstat().st_mode
+        content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else b""
+        found[str(path.relative_to(folder))] = mode, content
+    return found
 
 
 class Files:
@@ -101,6 +160,35 @@ class Files:
         assert sorted(each.exact_path.removeprefix("names/") for each in listed) == sorted(names)
         for each in listed:
             assert ws.read(each.exact_path) == os.fsencode(each.exact_path.removeprefix("names/"))
+
+    def test_a_folder_goes_in_and_comes_out_as_it_was(self, chat: Conversation, tmp_path: Path) -> None:
+        ws, mine = chat.workspace(), tmp_path / "mine"
+        fill(mine)
+        made = ws.upload_folder(mine, "project")
+        assert (made.path, made.files) == ("project", 5)
+        assert chat.inside("sh 'project/link'; stat -c %U project/src/deep") == f"hi\n{chat.inside('whoami')}"
+        chat.sleep()
+        ws.download_folder(tmp_path / "back", "project")
+        assert tree_of(tmp_path / "back") == tree_of(mine)
+        chat.sleep()
+        assert ws.upload_folder(mine, "again").files == 5
+        with zipfile.ZipFile(ws.download_tree(tmp_path / "all.zip")) as archive:
+            assert archive.testzip() is None
+            assert archive.read("again/src/deep/large") == (mine / "src/deep/large").read_bytes()
+
+    def test_a_hostile_archive_changes_nothing(self, chat: Conversation) -> None:
+        ws = chat.workspace()
+        ws.write("to/kept", "before")
+        for name in ("../out", "/tmp/out", "kept/below", "a/../../out"):
+            with pytest.raises(InvalidArchive):
+                ws.write_tree(archive_of({"new": b"", "kept": b"", name: b"x"}), "to")
+        with pytest.raises(InvalidArchive):
+            ws.write_tree(archive_of({"new": b"x" * 1_000})[:-9], "to")
+        assert [each.path for each in ws.list_files("to")] == ["to/kept"]
+        assert ws.read("to/kept") == b"before"
+
+    def test_a_sleep_in_the_midst_of_an_archive_leaves_no_part(self, chat: Conversation) -> None:
+        check_no_part(chat, chat.sleep)
 
     def test_a_sleep_in_the_midst_of_a_write_leaves_no_half(self, chat: Conversation) -> None:
         check_no_half(chat, chat.sleep)

@@ -11,14 +11,15 @@ from flask import Blueprint, Response, current_app, jsonify, request
 
 from app.agent.files import reading
 from app.agent.files.faults import FileError
+from app.agent.files.trees import Trees
 from app.agent.files.uploads import Unknown
 from app.agent.files.writing import Files, Wanted
-from app.agent.protocol import FILE_PIECE, FILE_STATUS, UPLOAD_LOST, from_raw, to_raw
+from app.agent.protocol import FILE_PIECE, FILE_STATUS, UPLOAD_LOST, ArchiveFormat, from_raw, to_raw
 from app.agent.requests import Problem, json_object, natural, problem_response, writing
 from app.agent.tools.sandbox_path import DEPTH, Workspace
 
-FILES, WORKSPACE = "files", "workspace"
-"""The keys of the workspace's changes and of its folder in `Flask.extensions`."""
+FILES, TREES, WORKSPACE = "files", "trees", "workspace"
+"""The keys of the workspace's changes, of its archives and of its folder in `Flask.extensions`."""
 
 LISTED_MOST = 1_000
 MODE_MOST = 0o777
@@ -35,8 +36,8 @@ def refuse(error: FileError) -> Response:
 
 @files.errorhandler(Unknown)
 def say_lost(_: Unknown) -> Response:
-    """The problem document of an upload that was dropped, or is not as far as the caller says."""
-    return problem_response(Problem(UPLOAD_LOST, "upload_lost", "There is no such upload, or not as far as that."))
+    """The problem document of a transfer that was dropped, or is not as far as the caller says."""
+    return problem_response(Problem(UPLOAD_LOST, "upload_lost", "There is no such transfer, or not as far as that."))
 
 
 @files.get("")
@@ -80,8 +81,11 @@ def write() -> Response:
 
 @files.post("/uploads")
 def begin() -> Response:
-    """Begin to write a file of any size."""
-    _files().check(_path(), _wanted())
+    """Begin to write a file of any size, or an archive that is to be unpacked (`tree`)."""
+    if _text("tree") == "true":
+        _trees().check(_path())
+    else:
+        _files().check(_path(), _wanted())
     with writing():
         return jsonify({"upload": _files().uploads.begin()})
 
@@ -105,6 +109,32 @@ def finish(id_: str) -> Response:
 def drop(id_: str) -> Response:
     """Give up."""
     _files().uploads.drop(id_)
+    return jsonify({})
+
+
+@files.post("/uploads/<id_>/tree")
+def unpack(id_: str) -> Response:
+    """Go on to unpack an upload of `size` bytes into a folder; repeated until it is `done`."""
+    with writing():
+        return jsonify(_trees().unpack(id_, _path(), _format(), natural("size", 0))._asdict())
+
+
+@files.post("/trees")
+def pack() -> Response:
+    """Begin to pack a folder."""
+    return jsonify({"tree": _trees().begin(_path(), _format())})
+
+
+@files.get("/trees/<id_>")
+def packed(id_: str) -> Response:
+    """The next bytes of an archive, from `offset` on; none at its end."""
+    return Response(_trees().read(id_, natural("offset", 0)), mimetype="application/octet-stream")
+
+
+@files.delete("/trees/<id_>")
+def drop_tree(id_: str) -> Response:
+    """Forget an archive, or an upload that was being unpacked."""
+    _trees().drop(id_)
     return jsonify({})
 
 
@@ -141,6 +171,18 @@ def _workspace() -> Workspace:
 def _files() -> Files:
     files: Files = current_app.extensions[FILES]
     return files
+
+
+def _trees() -> Trees:
+    trees: Trees = current_app.extensions[TREES]
+    return trees
+
+
+def _format() -> ArchiveFormat:
+    try:
+        return ArchiveFormat(_text("format"))
+    except ValueError:
+        raise Problem(400, "bad_request", "`format` is none.") from None
 
 
 def _written(written: Any, new: bool) -> Response:

@@ -43,6 +43,15 @@ def resolved(workspace: Workspace, path: str, **how: Any) -> Iterator[SandboxPat
 
 
 @contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """The same, for the one path that the block is about."""
+    try:
+        yield
+    except OSError as e:
+        raise _told(e, f"{path}: {reason(e)}") from e
+
+
+@contextlib.contextmanager
 def staging() -> Iterator[None]:
     """The same, for what is done beside the workspace."""
     try:

@@ -38,7 +38,7 @@ def listing(workspace: Workspace, path: str, depth: int, glob: str, most: int, a
     """What is in a folder, so many levels deep, of names or paths below it like `glob` if given; with depth 0, or for
     what is no folder, the entry itself. At most so many entries, those after the path `after`. Raises FileError."""
     with resolved(workspace, path, follow=depth > 0) as place:
-        status = _existing(place, path)
+        status = existing(place, path)
         if not depth or not stat.S_ISDIR(status.st_mode):
             return Listing(place.path, [entry_of(place.path, place.name, place.folder)], "")
         prefix = "" if place.is_root else f"{place.path}/"
@@ -69,7 +69,7 @@ def _page(path: str, prefix: str, found: Iterable[Entry], glob: str, most: int) 
 
 def _walk(folder: int, prefix: str, depth: int, seen: Sequence[str]) -> Generator[Entry, None, None]:
     """The entries of a folder by name, each folder's own right after it; those after the path of the names `seen`."""
-    for name in _names(folder, seen[0] if seen else ""):
+    for name in names(folder, seen[0] if seen else ""):
         at_seen = bool(seen) and name == seen[0]
         try:
             entry = entry_of(prefix + name, name, folder)
@@ -86,7 +86,7 @@ def _walk(folder: int, prefix: str, depth: int, seen: Sequence[str]) -> Generato
                     os.close(below)
 
 
-def _names(folder: int, first: str) -> Iterator[str]:
+def names(folder: int, first: str) -> Iterator[str]:
     """The names in a folder in their order, from `first` on."""
     last: str | None = None
     while True:
@@ -102,7 +102,7 @@ def _names(folder: int, first: str) -> Iterator[str]:
 def entry(workspace: Workspace, path: str) -> Entry:
     """The file at a path, or at the end of the links there. Raises FileError, also for what is no file."""
     with resolved(workspace, path) as place:
-        status = _existing(place, path)
+        status = existing(place, path)
         _check_regular(status, path)
         return Entry(place.path, status)
 
@@ -121,7 +121,7 @@ def read(workspace: Workspace, path: str, etag: str, offset: int, most: int) -> 
             os.close(file)
 
 
-def _existing(place: SandboxPath, path: str) -> os.stat_result:
+def existing(place: SandboxPath, path: str) -> os.stat_result:
     status = place.status()
     if status is None:
         raise FileError(FileFault.FILE_NOT_FOUND, f"{path}: no such file or folder")

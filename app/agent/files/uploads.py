@@ -14,21 +14,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from app.agent.files.faults import staging
+from app.agent.files.leases import Leases
 from app.agent.protocol import UPLOAD_ID
 from app.volume.deletion import delete
+from app.volume.descent import FOLDER_FLAGS
 
 FOLDER = ".uploads"
 """The name of their folder, beside the workspace's."""
 
-ABANDONED = 300.0
-"""Seconds without a piece after which an upload is dropped: a caller may take 150 for one."""
-
-LOOK = 10.0
-"""Seconds between two looks for abandoned ones."""
-
 
 class Unknown(Exception):
-    """There is no such upload, or it is not as far as the caller says: it was dropped, or an earlier agent's."""
+    """There is no such transfer, or it is not as far as the caller says: it was dropped, or an earlier agent's."""
 
 
 class Uploads:
@@ -37,10 +33,7 @@ class Uploads:
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._last: dict[str, float] = {}
-        self._watched = False
+        self._leases = Leases(self.drop, clock)
         self._mark = secrets.token_hex(4)
 
     def clear(self) -> None:
@@ -56,11 +49,7 @@ class Uploads:
         id_ = self._name()
         with staging(), self._opened() as folder:
             os.close(os.open(id_, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder))
-        with self._lock:
-            self._last[id_] = self._clock()
-            if not self._watched:
-                self._watched = True
-                threading.Thread(target=self._watch, name="uploads", daemon=True).start()
+        self._leases.begin(id_)
         return id_
 
     def append(self, id_: str, offset: int, data: bytes) -> None:
@@ -72,9 +61,7 @@ class Uploads:
                 written = 0
                 while written < len(data):
                     written += os.pwrite(file, data[written:], offset + written)
-        with self._lock:
-            if id_ in self._last:
-                self._last[id_] = self._clock()
+        self._leases.use(id_)
 
     @contextlib.contextmanager
     def finished(self, id_: str, size: int) -> Iterator[tuple[int, int]]:
@@ -88,8 +75,7 @@ class Uploads:
 
     def drop(self, id_: str) -> None:
         """Forget it, and delete what is left of it."""
-        with self._lock:
-            self._last.pop(id_, None)
+        self._leases.end(id_)
         if UPLOAD_ID.fullmatch(id_):
             with contextlib.suppress(OSError), self._opened() as folder:
                 os.unlink(id_, dir_fd=folder)
@@ -106,11 +92,29 @@ class Uploads:
                     raise
                 delete(name, within, forced=True)
                 return
-        threading.Thread(target=self._delete, args=(trash,), name="deletion", daemon=True).start()
+        self._delete(trash)
+
+    @contextlib.contextmanager
+    def staged(self) -> Iterator[int]:
+        """An open new folder, which is deleted at the end with what is in it then."""
+        name = self._name()
+        with staging(), self._opened() as folder:
+            os.mkdir(name, 0o700, dir_fd=folder)
+            new = os.open(name, FOLDER_FLAGS, dir_fd=folder)
+        try:
+            yield new
+        finally:
+            os.close(new)
+            self._delete(name)
 
     def _delete(self, name: str) -> None:
-        with contextlib.suppress(OSError), self._opened() as folder:
-            delete(name, folder, forced=True)
+        """Delete a folder in the background."""
+
+        def act() -> None:
+            with contextlib.suppress(OSError), self._opened() as folder:
+                delete(name, folder, forced=True)
+
+        threading.Thread(target=act, name="deletion", daemon=True).start()
 
     def _name(self) -> str:
         """A new one, which tells this agent's from an earlier one's."""
@@ -124,7 +128,7 @@ class Uploads:
         if not stat.S_ISDIR(os.lstat(self._folder).st_mode):
             os.unlink(self._folder)
             os.mkdir(self._folder, 0o700)
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        folder = os.open(self._folder, FOLDER_FLAGS)
         try:
             yield folder
         finally:
@@ -132,28 +136,12 @@ class Uploads:
 
     @contextlib.contextmanager
     def _file(self, id_: str, folder: int) -> Iterator[int]:
-        with self._lock:
-            _check(id_ in self._last)
-        file = os.open(id_, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        _check(self._leases.use(id_))
+        file = os.open(id_, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         try:
             yield file
         finally:
             os.close(file)
-
-    def _watch(self) -> None:
-        """Drop abandoned ones, as long as there are any."""
-        while True:
-            time.sleep(LOOK)
-            late = self._clock() - ABANDONED
-            with self._lock:
-                abandoned = [id_ for id_, last in self._last.items() if last < late]
-            for id_ in abandoned:
-                self.drop(id_)
-            with self._lock:
-                if not self._last:
-                    # The next one starts another thread.
-                    self._watched = False
-                    return
 
 
 def _check(known: bool) -> None:

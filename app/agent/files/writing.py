@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,6 +103,17 @@ class Files:
             elif not stat.S_ISDIR(status.st_mode):
                 raise FileError(FileFault.FILE_EXISTS, f"{path} exists already, and is no folder")
             return entry_of(place.path, place.name, place.folder), status is None
+
+    def fill(self, path: str, act: Callable[[int], None]) -> None:
+        """Change a folder by a call with its descriptor; it is made if missing."""
+        with self._lock, resolved(self._workspace, path, make=True) as place:
+            if place.status() is None:
+                os.mkdir(place.name, dir_fd=place.folder)
+            folder = place.open(os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                act(folder)
+            finally:
+                os.close(folder)
 
 
 def _link(id_: str, folder: int, place: SandboxPath, path: str) -> None:

@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from app.agent.protocol import FILE_PIECE, FILE_STATUS, UPLOAD_ID, UPLOAD_LOST, from_raw, to_raw
+from app.agent.protocol import FILE_PIECE, FILE_STATUS, UPLOAD_ID, UPLOAD_LOST, ArchiveFormat, from_raw, to_raw
 from app.core.agents.agent import Agent
-from app.core.agents.answers import checked, invalid
+from app.core.agents.answers import checked, matching, whole
 from app.core.agents.requests import AgentRequests, Refusals
 from app.core.errors import FileRefused, UploadLost
-from app.core.files.model import Entry, Listing, NewFile, entry_of, file_of, listing_of
+from app.core.files.model import Entry, Listing, NewFile, Unpacked, entry_of, file_of, listing_of
 from app.core.untrusted_json import LARGE
 
 ABOUT = "files"
@@ -54,10 +54,7 @@ class FileClient(AgentRequests):
 
     def begin(self, agent: Agent, wanted: NewFile) -> str:
         """Begin to write a longer one; the upload's id."""
-        upload = self._json(agent, "POST", f"/files/uploads{_wanted(wanted)}").get("upload")
-        if not isinstance(upload, str) or not UPLOAD_ID.fullmatch(upload):
-            raise invalid(agent, ABOUT)
-        return upload
+        return self._begun(agent, "upload", f"/files/uploads{_wanted(wanted)}")
 
     def append(self, agent: Agent, upload: str, offset: int, data: bytes) -> None:
         """The next bytes, `FILE_PIECE` at most; the last ones again change nothing."""
@@ -70,6 +67,36 @@ class FileClient(AgentRequests):
     def drop(self, agent: Agent, upload: str) -> None:
         """Give an upload up."""
         self._json(agent, "DELETE", f"/files/uploads/{upload}")
+
+    def begin_tree(self, agent: Agent, path: str) -> str:
+        """Begin to send an archive that is unpacked into a folder; the upload's id."""
+        return self._begun(agent, "upload", f"/files/uploads{_query(path, tree='true')}")
+
+    def unpack(self, agent: Agent, upload: str, path: str, how: ArchiveFormat, size: int) -> Unpacked | None:
+        """Go on to unpack an upload of so many bytes; None if there is more to do."""
+        query = _query(path, format=how, size=size)
+        said = self._json(agent, "POST", f"/files/uploads/{upload}/tree{query}")
+        if said.get("done") is not True:
+            return None
+        return checked(
+            agent,
+            ABOUT,
+            lambda: Unpacked(
+                uuid=agent.uuid, path=path, files=whole(said.get("files")), bytes=whole(said.get("bytes"))
+            ),
+        )
+
+    def pack(self, agent: Agent, path: str, how: ArchiveFormat) -> str:
+        """Begin to pack a folder; the archive's id."""
+        return self._begun(agent, "tree", f"/files/trees{_query(path, format=how)}")
+
+    def packed(self, agent: Agent, tree: str, offset: int) -> bytes:
+        """The archive's bytes from `offset` on, `FILE_PIECE` at most; none at the end."""
+        return self.content(agent, f"/files/trees/{tree}?offset={offset}", refusals=REFUSALS, most=FILE_PIECE)
+
+    def drop_tree(self, agent: Agent, tree: str) -> None:
+        """Forget an archive, or the upload of one."""
+        self._json(agent, "DELETE", f"/files/trees/{tree}")
 
     def delete(self, agent: Agent, path: str, etags: Collection[str] | None) -> None:
         """Delete a file, a link, or a folder with all in it."""
@@ -84,6 +111,10 @@ class FileClient(AgentRequests):
         """Make a folder; whether it is new."""
         said = self._json(agent, "POST", f"/files/folder{_query(path)}")
         return checked(agent, ABOUT, lambda: (entry_of(agent.uuid, said), said.get("new") is True))
+
+    def _begun(self, agent: Agent, what: str, path: str) -> str:
+        said = self._json(agent, "POST", path)
+        return checked(agent, ABOUT, lambda: matching(said.get(what), UPLOAD_ID))
 
     def _json(self, agent: Agent, method: str, path: str, body: object = None, **more: Any) -> Mapping[str, Any]:
         return self.json(agent, method, path, body, refusals=REFUSALS, **more)

@@ -56,6 +56,16 @@ class NewFile:
     new: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unpacked:
+    """What an archive brought into the folder `path`: `files`, with links, and the files' `bytes`."""
+
+    uuid: str
+    path: str
+    files: int
+    bytes: int
+
+
 def shown(path: str) -> str:
     """A path as text: a byte that is no UTF-8 is U+FFFD."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

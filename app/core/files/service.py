@@ -1,26 +1,18 @@
-"""The use cases of files in workspaces: list, read, write, delete, move. Files pass in pieces, so that a process holds
-little of each, and no agent is waited for long."""
+"""The use cases of files in workspaces: list, read, write, delete, move."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, suppress
+from collections.abc import Collection, Iterator
 from functools import partial
 from itertools import chain
-from typing import TypeVar
 
 from app.agent.protocol import FILE_PIECE
 from app.core.agents.agent import Agent
 from app.core.ahead import ahead
-from app.core.errors import SessionError
 from app.core.files.client import FileClient
 from app.core.files.model import Entry, Listing, NewFile
+from app.core.files.transfers import Transfers
 from app.core.reach import Reach, Workspaces
-
-T = TypeVar("T")
-
-PATIENCE = 5.0
-"""s in which each further piece of a file is asked for again: an agent that was killed has a successor in less."""
 
 
 class Files:
@@ -29,6 +21,7 @@ class Files:
     def __init__(self, workspaces: Workspaces, client: FileClient) -> None:
         self._workspaces = workspaces
         self._client = client
+        self._transfers = Transfers(workspaces, client)
 
     def listing(self, uuid: str, path: str, depth: int, glob: str, limit: int, cursor: str, reach: Reach) -> Listing:
         """A page of what is in a folder, `depth` levels deep, by name; with depth 0 the entry itself. `glob` is
@@ -61,12 +54,10 @@ class Files:
             )
         upload = self._workspaces.ask(uuid, reach, lambda agent: self._client.begin(agent, wanted))
         try:
-            with closing(ahead(pieces)) as following:
-                size = self._send(uuid, upload, chain([first], following))
+            size = self._transfers.send(uuid, upload, chain([first], pieces))
             return self._workspaces.ask_on(uuid, lambda agent: self._client.finish(agent, upload, wanted, size))
         except BaseException:
-            with suppress(SessionError):
-                self._workspaces.ask_on(uuid, partial(self._client.drop, upload=upload))
+            self._transfers.forget(uuid, partial(self._client.drop, upload=upload))
             raise
 
     def delete(self, uuid: str, path: str, etags: Collection[str] | None, reach: Reach) -> None:
@@ -85,22 +76,9 @@ class Files:
         while offset < end:
             most = min(FILE_PIECE, end - offset)
             ask = partial(self._client.read, path=path, etag=found.etag, offset=offset, most=most)
-            data = self._ask_on(uuid, ask)
+            data = self._transfers.ask_on(uuid, ask)
             yield data
             # Less is the end: an agent that gives little at a time is not asked on.
             if len(data) < most:
                 return
             offset += len(data)
-
-    def _send(self, uuid: str, upload: str, pieces: Iterator[bytes]) -> int:
-        """The bytes sent."""
-        size = 0
-        for piece in pieces:
-            self._ask_on(uuid, partial(self._client.append, upload=upload, offset=size, data=piece))
-            size += len(piece)
-        return size
-
-    def _ask_on(self, uuid: str, ask: Callable[[Agent], T]) -> T:
-        """What the agent answers about a further piece."""
-        self._workspaces.note(uuid)
-        return self._workspaces.ask_on(uuid, ask, PATIENCE)

@@ -12,7 +12,7 @@ from app.web.relay import part_asked, relayed
 from app.web.session.workspace import NO_WAKE
 
 
-def download(path: str, name: str, **query: Any) -> Response:
+def download(path: str, name: str, /, **query: Any) -> Response:
     """The bytes at a path of the API, or the part of them that the browser asks for, as a file of this name. No browser
     shows it: a tenant wrote it. Raises `ApiError`."""
     streamed = api().open("GET", path, query=query | NO_WAKE, headers=part_asked())

@@ -55,6 +55,14 @@ def keep(uuid: str) -> Response:
     return download(f"/session/{uuid}/files/{path}", shown(path.rpartition("/")[2]))
 
 
+@blp.get("/files/zip")
+def keep_folder(uuid: str) -> Response:
+    """A folder, as a zip."""
+    path = queried("path")
+    name = shown(path.rpartition("/")[2]) or uuid
+    return download(f"/session/{uuid}/tree", f"{name}.zip", path=path or None, format="zip")
+
+
 @blp.put("/files")
 def write(uuid: str) -> Response:
     """Pass an upload on, unread. It replaces a file only with `replace=true`."""

@@ -21,6 +21,7 @@ from workspaces.errors import (
     Forbidden,
     InboxFull,
     InvalidAnswer,
+    InvalidArchive,
     InvalidPath,
     InvalidRequest,
     KeyReused,
@@ -92,7 +93,7 @@ from workspaces.events import (
     ToolCallEvent,
     ToolResultEvent,
 )
-from workspaces.models import ExecState, FileEntry, FileType, MessageState, PortState, ServiceState, Status
+from workspaces.models import ExecState, FileEntry, FileType, MessageState, PortState, ServiceState, Status, Tree
 from workspaces.sse import Stream
 from workspaces.version import VERSION as __version__
 from workspaces.workspace import Workspace
@@ -141,6 +142,7 @@ __all__ = [
     "IdleWarningEvent",
     "InboxFull",
     "InvalidAnswer",
+    "InvalidArchive",
     "InvalidPath",
     "InvalidRequest",
     "KeyReused",
@@ -189,6 +191,7 @@ __all__ = [
     "TooManyServices",
     "ToolCallEvent",
     "ToolResultEvent",
+    "Tree",
     "Unauthorized",
     "WaitTimedOut",
     "WakeLate",

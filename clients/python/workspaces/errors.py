@@ -73,7 +73,8 @@ class InvalidAnswer(WorkspacesError):
 
 
 class DownloadDamaged(WorkspacesError):
-    """A downloaded file differs from its checksum; it was removed."""
+    """A downloaded file differs from its checksum, or an archive is damaged, or leads out of its folder; nothing was
+    kept of it."""
 
     code = "download_damaged"
 
@@ -90,6 +91,12 @@ class InvalidPath(InvalidRequest):
     """The path is none of a file in the workspace."""
 
     code = "invalid_path"
+
+
+class InvalidArchive(InvalidRequest):
+    """It is no such archive, is damaged, or has an entry that can't be placed in the folder; nothing of it was."""
+
+    code = "invalid_archive"
 
 
 class Unauthorized(ApiError):
@@ -283,6 +290,7 @@ BY_CODE: Mapping[str, type[ApiError]] = {
     "file_exists": FileThere,
     "file_changed": FileChanged,
     "invalid_path": InvalidPath,
+    "invalid_archive": InvalidArchive,
     "workspace_full": WorkspaceFull,
     "illegal_state": StateConflict,
     "superseded": StateConflict,

@@ -1,4 +1,4 @@
-"""Bytes that the service keeps: those of now, read on where the connection broke."""
+"""Bytes of the service: those that it keeps, as they are now, are read on where the connection broke."""
 
 from __future__ import annotations
 
@@ -45,6 +45,19 @@ def read_bytes(http: Http, path: str, query: Mapping[str, Any]) -> Iterator[byte
             if failed > http.retries.tries:
                 raise failure
             http.sleep(http.retries.backoff(failed))
+
+
+def read_once(http: Http, path: str, query: Mapping[str, Any], media: str) -> Iterator[bytes]:
+    """The bytes at `path` as they come, of an answer that is made on the way and can't be resumed. Raises
+    `ConnectionFailed` when it breaks."""
+    headers = {"Accept-Encoding": "identity"}
+    with http.stream("GET", path, query=query, accept=media, headers=headers) as response:
+        if response.headers.get("Content-Type", "").partition(";")[0] != media:
+            raise InvalidAnswer("The answer is not the archive that was asked for.")
+        try:
+            yield from response.iter_raw()
+        except httpx.TransportError as error:
+            raise connection_error(error, http.url) from error
 
 
 def _check(response: httpx.Response, status: int) -> None:

@@ -1009,3 +1009,13 @@ class FileList(Answer):
     path: str
     entries: tuple[FileEntry, ...]
     next_cursor: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree(Answer):
+    """A folder that an archive was written to: how many `files` and links came to it, and the `bytes` of the files."""
+
+    uuid: str
+    path: str
+    files: int
+    bytes: int

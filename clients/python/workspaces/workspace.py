@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from workspaces.models import Action, Deleted, Exec, FileEntry, FileList, Port, PortOpening, Service
+from workspaces.models import Action, Deleted, Exec, FileEntry, FileList, Port, PortOpening, Service, Tree
 from workspaces.pages import Pages
 from workspaces.resources.execs import Command, Execs
 from workspaces.resources.files import Content, Files
@@ -50,6 +51,22 @@ class Workspace:
     def read(self, path: str, **options: Any) -> bytes:
         """The bytes of a file, as `files.read`."""
         return self._files.read(self.uuid, path, **options)
+
+    def upload_folder(self, folder: Path | str, path: str = ".", **options: Any) -> Tree:
+        """Upload what is in a local folder, as `files.upload_folder`."""
+        return self._files.upload_folder(self.uuid, path, folder, **options)
+
+    def download_folder(self, folder: Path | str, path: str = ".", **options: Any) -> Path:
+        """Download what is in a folder to a local one, as `files.download_folder`."""
+        return self._files.download_folder(self.uuid, path, folder, **options)
+
+    def write_tree(self, content: Content, path: str = ".", **options: Any) -> Tree:
+        """Unpack an archive in a folder, as `files.write_tree`."""
+        return self._files.write_tree(self.uuid, path, content, **options)
+
+    def download_tree(self, target: Path | str, path: str = ".", **options: Any) -> Path:
+        """Download what is in a folder as an archive, as `files.download_tree`."""
+        return self._files.download_tree(self.uuid, path, target, **options)
 
     def list_files(self, path: str = ".", **options: Any) -> Pages[FileList, FileEntry]:
         """What is in a folder, as `files.list`."""

@@ -7,9 +7,10 @@ import threading
 
 import pytest
 
-from app.agent.files import reading, uploads, writing
+from app.agent.files import leases, reading, writing
 from app.agent.files.faults import FileError
-from app.agent.files.uploads import ABANDONED, Unknown, Uploads
+from app.agent.files.leases import ABANDONED
+from app.agent.files.uploads import Unknown, Uploads
 from app.agent.files.writing import Files, Wanted
 from app.agent.protocol import FileFault
 from app.agent.tools.sandbox_path import Workspace
@@ -78,7 +79,7 @@ def test_a_piece_that_is_missing_is_noticed(place):
 
 
 def test_the_abandoned_are_dropped_and_those_at_work_are_not(place, monkeypatch):
-    monkeypatch.setattr(uploads, "LOOK", 0.01)
+    monkeypatch.setattr(leases, "LOOK", 0.01)
     before = set(threading.enumerate())
     now = [0.0]
     given = Uploads(place.kept, clock=lambda: now[0])
@@ -93,7 +94,7 @@ def test_the_abandoned_are_dropped_and_those_at_work_are_not(place, monkeypatch)
     now[0] += ABANDONED + 1
     wait_for(lambda: not place.left(), "the last one to be dropped")
     wait_for(
-        lambda: not [each for each in {*threading.enumerate()} - before if each.name == "uploads"], "its thread to end"
+        lambda: not [each for each in {*threading.enumerate()} - before if each.name == "leases"], "its thread to end"
     )
     given.append(given.begin(), 0, b"x")
 

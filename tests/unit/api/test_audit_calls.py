@@ -97,7 +97,7 @@ def test_each_of_them_leaves_an_entry(app: Flask, client: Client, core: Core, ag
     for endpoint, method, rule in mutating(app):
         uuid, name = new_session(client), add_backup(core).name
         move(core, uuid, Status.ACTIVE, provisioned=True)
-        if endpoint.startswith(("execs.", "files.", "ports.", "services.")):
+        if endpoint.startswith(("execs.", "files.", "ports.", "services.", "trees.")):
             core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
         agent.services["web"] = dict(SERVICE)
         put_point(core, uuid)

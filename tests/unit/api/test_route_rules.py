@@ -44,6 +44,8 @@ TABLE = {
     "files.listing": RouteRules(rate="work"),
     "files.read": RouteRules(rate="work"),
     "files.write": RouteRules(rate="work", audit="write_file"),
+    "trees.read": RouteRules(rate="work"),
+    "trees.write": RouteRules(rate="work", audit="write_tree"),
     "going_back.fork": RouteRules(rate="create", audit="fork", creates=True),
     "going_back.roll_back": RouteRules(rate="wake", audit="rollback"),
     "keys.list_all": RouteRules(),

@@ -214,6 +214,17 @@ def content_of(content: bytes, etag: str = '"v1"') -> httpx.Response:
     return httpx.Response(200, stream=Body(content), headers={"Content-Length": str(len(content)), "ETag": etag})
 
 
+def archive_of(*parts: bytes, media: str = "application/gzip", breaks: bool = False) -> httpx.Response:
+    """The answer to a folder that is read, which breaks off after its parts if it `breaks`."""
+    body = Broken(*parts) if breaks else Body(*parts)
+    return httpx.Response(200, stream=body, headers={"Content-Type": media})
+
+
+def unpacked(path: str = ".", files: int = 2, bytes: int = 12) -> httpx.Response:
+    """The answer to an archive that was written."""
+    return answer({"uuid": UUID, "path": path, "files": files, "bytes": bytes})
+
+
 def service(name: str = "web", **fields: Any) -> dict[str, Any]:
     """A service of a workspace, by default one that runs for the first time."""
     return {

@@ -5,20 +5,54 @@ from __future__ import annotations
 import io
 import json
 import os
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.unit.clients.api import UUID, Api, Body, asked, content_of, entry, listed, problem, wrote
+from tests.unit.clients.api import (
+    UUID,
+    Api,
+    Body,
+    archive_of,
+    asked,
+    content_of,
+    entry,
+    listed,
+    problem,
+    unpacked,
+    wrote,
+)
 from tests.unit.clients.conftest import Sessionctl
-from workspaces.cli.context import FAILED, NOT_FOUND, USAGE
+from workspaces.cli.context import FAILED, NOT_FOUND, UNREACHABLE, USAGE
+from workspaces.folders import packed
 
 HERE = f"/session/{UUID}/files"
+TREE = f"/session/{UUID}/tree"
 
 
 def folder(path: str) -> httpx.Response:
     return listed(entry(path, type="folder", size=None, mode="755"))
+
+
+def linked() -> httpx.Response:
+    return listed(entry("l", type="link", mode="777", target="src"))
+
+
+def missing() -> httpx.Response:
+    return problem(404, "file_not_found")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder on this machine."""
+    path = tmp_path / "project"
+    (path / "src").mkdir(parents=True)
+    (path / "src/a b.py").write_text("x")
+    (path / "l").symlink_to("src")
+    return path
 
 
 @pytest.fixture
@@ -170,6 +204,114 @@ def test_a_file_is_copied_from_one_workspace_to_another(sessionctl: Sessionctl) 
     assert api.requests[2].headers["Transfer-Encoding"] == "chunked"
 
 
+# Folders
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "looks", "path"),
+    [
+        ("project", "", [missing], "project"),
+        ("project", "", [lambda: folder("project")], "project"),
+        ("project/", "lib/", [missing], "lib%2Fproject"),
+        ("project", "lib", [lambda: folder("lib"), missing], "lib%2Fproject"),
+        ("project", "lib", [missing], "lib"),
+        ("project/.", "", [], "."),
+        ("project/.", "lib", [lambda: folder("lib")], "lib"),
+        ("project/src/..", "lib", [missing], "lib"),
+    ],
+)
+def test_a_folder_is_copied_into_a_workspace(
+    sessionctl: Sessionctl,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    target: str,
+    looks: list[Callable[[], httpx.Response]],
+    path: str,
+) -> None:
+    monkeypatch.chdir(project.parent)
+    api = Api(*(look() for look in looks), unpacked("project"))
+    ended = sessionctl(api, "cp", source, f"{UUID}:{target}", "--json")
+    assert (ended.code, json.loads(ended.out)) == (0, {"uuid": UUID, "path": "project", "files": 2, "bytes": 12})
+    assert asked(api)[-1] == f"PUT {TREE}?path={path}&wake=true"
+    with tarfile.open(fileobj=io.BytesIO(api.requests[-1].content)) as archive:
+        assert archive.getnames() == ["l", "src", "src/a b.py"]
+    assert len(api.requests) == 1 + len(looks)
+
+
+@pytest.mark.parametrize(
+    ("source", "looked", "target", "made"),
+    [
+        ("", ".", "new", "new"),
+        ("", ".", ".", "."),
+        ("lib/project", "lib%2Fproject", "new", "new"),
+        ("lib/project", "lib%2Fproject", ".", "project"),
+        ("lib/project/", "lib%2Fproject", "new/", "new/project"),
+        ("lib/project/.", "lib%2Fproject", ".", "."),
+    ],
+)
+def test_a_folder_is_copied_out_of_a_workspace(
+    sessionctl: Sessionctl,
+    project: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    looked: str,
+    target: str,
+    made: str,
+) -> None:
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    api = Api(folder("project"), archive_of(*packed(project)))
+    ended = sessionctl(api, "cp", f"{UUID}:{source}", target, "--no-wake", "--json")
+    assert (ended.code, json.loads(ended.out)) == (0, {"path": made})
+    assert ((tmp_path / "there" / made / "src/a b.py").read_text(), Path(made, "l").readlink()) == ("x", Path("src"))
+    assert asked(api) == [f"GET {HERE}?path={looked}&depth=0&wake=false", f"GET {TREE}?path={looked}&wake=false"]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "looks", "path"),
+    [
+        ("src", "", [missing], "src"),
+        ("src", "lib", [missing], "lib"),
+        ("src/.", "", [], "."),
+        ("", "", [], "."),
+        ("", "lib/", [], "lib"),
+    ],
+)
+def test_a_folder_is_copied_from_one_workspace_to_another(
+    sessionctl: Sessionctl, source: str, target: str, looks: list[Callable[[], httpx.Response]], path: str
+) -> None:
+    api = Api(folder("src"), *(look() for look in looks), archive_of(b"any", b"thing"), unpacked())
+    ended = sessionctl(api, "cp", f"{UUID}:{source}", f"other:{target}", "--json")
+    assert (ended.code, json.loads(ended.out)["files"]) == (0, 2)
+    assert asked(api)[-1] == f"PUT /session/other/tree?path={path}&wake=true"
+    assert api.requests[-1].content == b"anything"
+
+
+def test_a_folder_goes_to_standard_output_as_an_archive(sessionctl: Sessionctl) -> None:
+    api = Api(folder("src"), archive_of(b"tar", b".gz"))
+    ended = sessionctl(api, "cp", f"{UUID}:src", "-")
+    assert (ended.code, ended.out, ended.err) == (0, "tar.gz", "")
+    assert asked(api)[1] == f"GET {TREE}?path=src&wake=true"
+
+
+@pytest.mark.parametrize(("breaks", "code"), [(True, UNREACHABLE), (False, FAILED)])
+def test_a_folder_that_is_not_whole_leaves_nothing(
+    sessionctl: Sessionctl, tmp_path: Path, project: Path, breaks: bool, code: int
+) -> None:
+    cut = b"".join(packed(project))[:-8]
+    api = Api(folder("src"), archive_of(cut, breaks=breaks))
+    assert sessionctl(api, "cp", f"{UUID}:src", f"{tmp_path}/new/").code == code
+    assert [*tmp_path.iterdir()] == [project]
+
+
+def test_a_refused_folder_is_told(sessionctl: Sessionctl, project: Path) -> None:
+    api = Api(missing(), problem(422, "invalid_archive", "A device is in it."))
+    ended = sessionctl(api, "cp", str(project), f"{UUID}:")
+    assert (ended.code, "A device is in it." in ended.err) == (FAILED, True)
+
+
 # Wrong usage
 
 
@@ -180,7 +322,6 @@ def test_a_file_is_copied_from_one_workspace_to_another(sessionctl: Sessionctl) 
         ("-", "-", "SESSION:PATH"),
         ("./a:b", "c/d:e", "SESSION:PATH"),
         ("-", f"{UUID}:src/", "no name"),
-        (".", f"{UUID}:src/", "is a folder"),
     ],
 )
 def test_what_can_not_be_copied_is_a_usage_error(
@@ -191,13 +332,38 @@ def test_what_can_not_be_copied_is_a_usage_error(
     assert (ended.code, words in ended.err) == (USAGE, True)
 
 
-@pytest.mark.parametrize("target", ["-", ".", "other:"])
-@pytest.mark.parametrize(("path", "looked"), [("src", "src"), ("", ".")])
-def test_a_folder_in_a_workspace_is_a_usage_error(sessionctl: Sessionctl, path: str, looked: str, target: str) -> None:
-    api = Api(folder(looked))
-    ended = sessionctl(api, "cp", f"{UUID}:{path}", target)
-    assert (ended.code, "is a folder" in ended.err) == (USAGE, True)
-    assert asked(api) == [f"GET {HERE}?path={looked}&depth=0&wake=true"]
+@pytest.mark.parametrize("source", [f"{UUID}:src", "."])
+@pytest.mark.parametrize(
+    ("target", "looks", "path"),
+    [("a.py", [listed(entry())], "a.py"), ("", [listed(entry("src"))], "src"), ("l", [linked()], "l")],
+)
+def test_a_folder_onto_a_file_of_a_workspace_is_a_usage_error(
+    sessionctl: Sessionctl,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    target: str,
+    looks: list[httpx.Response],
+    path: str,
+) -> None:
+    monkeypatch.chdir(project)
+    api = Api(*([folder("src")] if ":" in source else []), *looks)
+    ended = sessionctl(api, "cp", "src" if source == "." else source, f"other:{target}")
+    assert (ended.code, f"'{path}' is there, and no folder" in ended.err) == (USAGE, True)
+    assert api.turns == []
+
+
+@pytest.mark.parametrize("target", ["file", "in/", "in"])
+def test_a_folder_onto_a_file_or_a_link_of_this_machine_is_a_usage_error(
+    sessionctl: Sessionctl, tmp_path: Path, target: str
+) -> None:
+    """A link in a folder may come from a workspace."""
+    (tmp_path / "file").touch()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "in/src").symlink_to(tmp_path / "outside")
+    ended = sessionctl(Api(folder("src")), "cp", f"{UUID}:src", f"{tmp_path}/{target}")
+    assert (ended.code, "is there, and no folder" in ended.err) == (USAGE, True)
 
 
 def test_json_and_a_file_do_not_share_standard_output(sessionctl: Sessionctl) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.unit.clients.api import (
     Api,
     action,
     answer,
+    archive_of,
     asked,
     content_of,
     created,
@@ -22,10 +24,12 @@ from tests.unit.clients.api import (
     opened,
     port,
     service,
+    unpacked,
     with_output,
     wrote,
 )
 from workspaces import Client, ConfigError, Workspaces
+from workspaces.folders import packed
 
 
 def test_the_shortest_program(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,6 +76,17 @@ def test_each_call_is_the_clients() -> None:
     assert json.loads(api.requests[2].content) == {"name": "web", "command": "npm run dev", "port": 3000}
     assert json.loads(api.requests[3].content) == {"path": "/a"}
     assert [api.requests[n].headers["Prefer"] for n in (3, 5)] == ["wait=9", "wait=5"]
+
+
+def test_a_folder_goes_there_and_back(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/a").write_text("x")
+    api = Api(unpacked(), archive_of(*packed(tmp_path / "here")))
+    ws = api.client().workspace(UUID)
+    assert ws.upload_folder(tmp_path / "here", wake=False).files == 2
+    assert ws.download_folder(tmp_path / "there", "src") == tmp_path / "there"
+    assert (tmp_path / "there/a").read_text() == "x"
+    assert asked(api) == [f"PUT /session/{UUID}/tree?path=.&wake=false", f"GET /session/{UUID}/tree?path=src"]
 
 
 @pytest.mark.parametrize("given", [{"api_url": "http://other"}, {"api_key": KEY}])

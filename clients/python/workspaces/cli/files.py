@@ -49,14 +49,19 @@ def ls(
 @app.command()
 def cp(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(help="SESSION:PATH, a local file, or - for standard input.")],
+    source: Annotated[str, typer.Argument(help="SESSION:PATH, a local file or folder, or - for standard input.")],
     target: Annotated[str, typer.Argument(help="SESSION:PATH, a local file or folder, or - for standard output.")],
     wake: Wake = True,
     json: Json = False,
 ) -> None:
-    """Copy a file into a workspace, out of one, or from one to another, with its mode.
+    """Copy a file or a folder into a workspace, out of one, or from one to another, with modes.
+
+    A folder goes into TARGET if that is a folder or ends with a slash, else TARGET becomes the folder. SESSION: is all
+    that is in the workspace, DIR/. all that is in DIR. To standard output a folder goes as tar.gz.
 
     Example: sessionctl cp hello.py k3v9x2ab:src/
+
+    Example: sessionctl cp k3v9x2ab:src .
     """
     begin, end = place_of(source), place_of(target)
     if not (begin.uuid or end.uuid):

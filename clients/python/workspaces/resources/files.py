@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 from workspaces.content import FileContent
 from workspaces.decoding import decode
 from workspaces.downloads import appearing
 from workspaces.errors import InvalidAnswer, InvalidPath
-from workspaces.kept_bytes import OCTETS, read_bytes
-from workspaces.models import FileEntry, FileList
+from workspaces.folders import packed, unpack
+from workspaces.kept_bytes import OCTETS, read_bytes, read_once
+from workspaces.models import FileEntry, FileList, Tree
 from workspaces.pages import Pages
-from workspaces.resources.base import Resource, given, operation
+from workspaces.resources.base import Resource, T, given, operation
 from workspaces.resources.base import path as quoted
 from workspaces.sse import Stream
 
 Content = str | bytes | IO[bytes] | Stream[bytes]
 """What a file is to hold: a text in UTF-8, bytes, a file object from where it stands, or what `stream` answers."""
+
+Format = Literal["tar.gz", "zip"]
+"""What an archive is."""
+
+GZIP, ZIP = "application/gzip", "application/zip"
+"""The types of the archives."""
+
+UNPACKING = 900.0
+"""s that the service may take to unpack what it has got: 5 GiB in 100,000 files took 120."""
 
 
 class Files(Resource):
@@ -94,23 +104,8 @@ class Files(Resource):
         With `if_match` only in place of the file with that `etag`, with `new` only where there is none: else raises
         `FileChanged`. Such a call is not repeated when its answer got lost, and one whose `content` can't be read twice
         is never repeated. Raises `TooLarge` and `WorkspaceFull`."""
-        headers = {"Content-Type": OCTETS} | _match(if_match) | ({"If-None-Match": "*"} if new else {})
-        sent: bytes | Iterable[bytes]
-        once = False
-        if isinstance(content, str | bytes):
-            sent = content.encode() if isinstance(content, str) else content
-        elif isinstance(content, Stream):
-            sent, once = content, True
-        else:
-            sent = FileContent(content)
-            once = not sent.repeatable
-            if sent.size is not None:
-                headers["Content-Length"] = str(sent.size)
-        query = {"mode": mode, "wake": wake}
-        return decode(
-            FileEntry,
-            self._http.json("PUT", _path(uuid, path), query=query, content=sent, headers=headers, once=once),
-        )
+        headers = _match(if_match) | ({"If-None-Match": "*"} if new else {})
+        return self._put(FileEntry, _path(uuid, path), content, {"mode": mode, "wake": wake}, headers)
 
     @operation("deleteFile", "")
     def delete(self, uuid: str, path: str, *, if_match: str | None = None, wake: bool | None = None) -> None:
@@ -147,6 +142,104 @@ class Files(Resource):
     def make_folder(self, uuid: str, path: str, *, wake: bool | None = None) -> FileEntry:
         """Make a folder, and those above it; one that is there stays as it is."""
         return self.change(uuid, path, make="folder", wake=wake)
+
+    @operation("readTree", GZIP)
+    def stream_tree(
+        self, uuid: str, path: str = ".", *, format: Format | None = None, wake: bool | None = None
+    ) -> Stream[bytes]:
+        """All that is in a folder as an archive, in pieces; the names in it are relative to the folder. `format` is
+        "tar.gz" by default, or "zip". Raises `ConnectionFailed` if the connection breaks: it can't be resumed."""
+        query = {"path": path, "format": format, "wake": wake}
+        return Stream(read_once(self._http, quoted("session", uuid, "tree"), query, ZIP if format == "zip" else GZIP))
+
+    def download_tree(
+        self, uuid: str, path: str, target: Path | str, *, format: Format | None = None, wake: bool | None = None
+    ) -> Path:
+        """Download all that is in a folder as the archive `target`, as `stream_tree`; answers where it is. `format` is
+        by default that of its name: "zip" for one that ends with `.zip`. Leaves nothing unless the archive is whole."""
+        to = Path(target)
+        format = format or ("zip" if to.suffix.lower() == ".zip" else "tar.gz")
+        with self.stream_tree(uuid, path, format=format, wake=wake) as pieces, appearing(to) as file:
+            file.writelines(pieces)
+        return to
+
+    def download_folder(self, uuid: str, path: str, folder: Path | str, *, wake: bool | None = None) -> Path:
+        """Download all that is in a folder to the local `folder`, which is made if it is not there; answers where it
+        is. In one that is there, files of the same names are replaced, others stay. Links stay links. Leaves nothing
+        unless all of it came; raises `DownloadDamaged`, and `OSError` where a folder meets a file."""
+        to = Path(folder)
+        with self.stream_tree(uuid, path, wake=wake) as pieces:
+            unpack(pieces, to)
+        return to
+
+    @operation("writeTree")
+    def write_tree(
+        self,
+        uuid: str,
+        path: str,
+        content: Content,
+        *,
+        format: Format | None = None,
+        wake: bool | None = None,
+    ) -> Tree:
+        """Unpack an archive in a folder, which is made if it is not there: files of the same names are replaced, others
+        stay. Nothing is placed unless the whole archive is good. `format` is "tar.gz" by default, or "zip". A call
+        whose `content` can't be read twice is never repeated. Raises `InvalidArchive`, `NotAFile` for a `path` that is
+        no folder, `FileThere` where a folder meets a file, `TooLarge` and `WorkspaceFull`."""
+        query = {"path": path, "format": format, "wake": wake}
+        return self._put(Tree, quoted("session", uuid, "tree"), content, query, read_timeout=UNPACKING)
+
+    def upload_folder(self, uuid: str, path: str, folder: Path | str, *, wake: bool | None = None) -> Tree:
+        """Upload all that is in the local `folder`, as `write_tree`, which is sent once: files, folders, and links as
+        links, with their modes and without their owners. Raises `OSError` for what can't be read; nothing is placed
+        then."""
+        return self.write_tree(uuid, path, Stream(packed(Path(folder))), wake=wake)
+
+    def _put(
+        self,
+        kind: type[T],
+        where: str,
+        content: Content,
+        query: Mapping[str, Any],
+        headers: Mapping[str, str] | None = None,
+        read_timeout: float | None = None,
+    ) -> T:
+        """Send a content; with the headers of a condition, if there is one."""
+        sending = _sending(content)
+        sent = {"Content-Type": OCTETS} | dict(headers or {})
+        if sending.size is not None:
+            sent["Content-Length"] = str(sending.size)
+        return decode(
+            kind,
+            self._http.json(
+                "PUT",
+                where,
+                query=query,
+                content=sending.content,
+                headers=sent,
+                once=sending.once,
+                read_timeout=read_timeout,
+            ),
+        )
+
+
+class _Sending(NamedTuple):
+    """A content as it is sent: whether that is possible `once`, and its size if it has to be told."""
+
+    content: bytes | Iterable[bytes]
+    once: bool = False
+    size: int | None = None
+
+
+def _sending(content: Content) -> _Sending:
+    if isinstance(content, str):
+        return _Sending(content.encode())
+    if isinstance(content, bytes):
+        return _Sending(content)
+    if isinstance(content, Stream):
+        return _Sending(content, once=True)
+    file = FileContent(content)
+    return _Sending(file, once=not file.repeatable, size=file.size)
 
 
 def _is_utf8(path: str) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import zipfile
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -195,6 +197,21 @@ def test_a_file_is_downloaded_in_whole_and_in_parts(visitor: Visitor, folder: Pa
     refused = visitor.get(at(tab, "gone", "/download"))
     assert (refused.status_code, refused.mimetype) == (404, "text/html")
     assert "There is no such file or folder" in refused.text
+
+
+def test_a_folder_is_downloaded_as_a_zip(visitor: Visitor, folder: Path, tab: str, uuid: str) -> None:
+    (folder / "my ü").mkdir()
+    (folder / "my ü" / "a").write_text("the words")
+    assert f"{tab}/zip?path=my%20%C3%BC" in links(page(visitor, tab))
+    assert f"{tab}/zip" in links(page(visitor, tab))
+    for path, name, inside in (("my ü", "my%20%C3%BC", "a"), ("", uuid, "my ü/a")):
+        answer = visitor.client.get(at(tab, path, "/zip"), base_url=ORIGIN)
+        assert answer.headers["Content-Disposition"] == f"attachment; filename*=UTF-8''{name}.zip"
+        assert answer.headers["Content-Type"] == "application/octet-stream"
+        with zipfile.ZipFile(io.BytesIO(answer.get_data())) as archive:
+            assert archive.read(inside) == b"the words"
+    refused = visitor.get(at(tab, "gone", "/zip"))
+    assert (refused.status_code, refused.mimetype) == (404, "text/html")
 
 
 def test_an_upload_is_passed_on_and_replaces_nothing_unasked(visitor: Visitor, folder: Path, tab: str) -> None:
