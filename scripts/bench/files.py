@@ -33,6 +33,9 @@ SPEED = 150.0
 WEB = 300
 """MB that a web process stays under."""
 
+WEB_PROCESS = "app.main:create_app()"
+"""An argument that only a web process has."""
+
 ROUNDS, SMALL_ROUNDS = 3, 100
 BLOCK = 1 << 20
 
@@ -46,7 +49,7 @@ def run() -> list[Row]:
         path = f"{url}/session/{uuid}/files"
         made(folder / "large", LARGE)
         made(folder / "small", 1_000)
-        with web_memory() as sizes, file_server(folder) as plain:
+        with memory_of(WEB_PROCESS) as sizes, file_server(folder) as plain:
             for _ in range(ROUNDS):
                 up.append(speed(lambda: curl("-T", str(folder / "large"), f"{path}/large")))
                 down.append(speed(lambda: curl("-o", str(folder / "back"), f"{path}/large")))
@@ -111,18 +114,14 @@ def file_server(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def web_memory() -> Iterator[list[float]]:
-    """MB of the largest web process, each half second, in a list that grows."""
+def memory_of(argument: str) -> Iterator[list[float]]:
+    """MB of the largest process that was started with this argument, each half second, in a list that grows."""
     sizes: list[float] = []
     over = Event()
 
     def watch() -> None:
         while not over.wait(0.5):
-            found = [
-                each
-                for each in psutil.process_iter(["cmdline"])
-                if "app.main:create_app()" in (each.info["cmdline"] or ())
-            ]
+            found = [each for each in psutil.process_iter(["cmdline"]) if argument in (each.info["cmdline"] or ())]
             sizes.append(max((each.memory_info().rss / 1e6 for each in found), default=0.0))
 
     watcher = Thread(target=watch, daemon=True)
