@@ -253,7 +253,7 @@ class UploadLost(RetryableError):
     """The workspace's agent knows nothing of the file or the archive that is on its way."""
 
     def __init__(self) -> None:
-        super().__init__("The workspace's agent started anew meanwhile, and nothing was written. Repeat the call.")
+        super().__init__("The workspace's agent started anew meanwhile. Repeat the call.")
 
 
 class PermanentError(SessionError):

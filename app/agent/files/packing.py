@@ -28,7 +28,7 @@ BLOCK = 1_048_576
 """Bytes read at once, and those of a file up to which it is read whole before it is described."""
 
 LEVEL = 1
-"""Of compression: three times as fast as the default, a tenth larger."""
+"""Of compression: 2.6 to 3.5 times as fast as the default, and 8 to 23 % larger (binaries, Python sources)."""
 
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 GZIP = 31
@@ -89,7 +89,8 @@ def _file(path: str, file: int) -> Iterator[Member]:
     if not stat.S_ISREG(status.st_mode):
         return
     first = os.pread(file, BLOCK, 0)
-    size = status.st_size if len(first) == BLOCK else len(first)
+    # It may have grown in between.
+    size = max(status.st_size, BLOCK) if len(first) == BLOCK else len(first)
     yield Member(Entry(path, status), size, _content(path, file, first, size))
 
 

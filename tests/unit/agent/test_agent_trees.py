@@ -254,6 +254,22 @@ def test_a_file_that_can_not_be_read_or_gets_shorter_ends_the_archive(place, how
         place.trees.read(id_, 0)
 
 
+@BOTH
+def test_a_file_that_grows_while_it_is_read_is_whole(place, how, monkeypatch):
+    (place.app / "a").write_bytes(b"x" * 10)
+    (place.app / "b").write_bytes(b"y")
+    real = os.pread
+
+    def pread(file, most, offset):
+        (place.app / "a").write_bytes(LONG)
+        return real(file, most, offset)
+
+    monkeypatch.setattr(packing.os, "pread", pread)
+    place.unpacked(how, place.packed(how), "copy")
+    assert (place.app / "copy/a").read_bytes() == LONG[: packing.BLOCK]
+    assert (place.app / "copy/b").read_bytes() == b"y"
+
+
 def test_a_tree_that_is_too_deep_is_not_packed(place):
     folder = os.open(place.app, os.O_RDONLY)
     for _ in range(DEPTH + 1):

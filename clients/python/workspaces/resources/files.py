@@ -28,7 +28,7 @@ GZIP, ZIP = "application/gzip", "application/zip"
 """The types of the archives."""
 
 UNPACKING = 900.0
-"""s that the service may take to unpack what it has got: 5 GiB in 100,000 files took 120."""
+"""s that the service may take to unpack what it has got, without a word in between."""
 
 
 class Files(Resource):
