@@ -369,6 +369,7 @@ def test_an_archive_that_leads_out_of_its_folder_changes_nothing(place, tmp_path
         zipped(("a", b"x"), method=zipfile.ZIP_BZIP2),
         zipped(("a", b"x"), ("a/b", b"x")),
     ],
+    ids=["up", "absolute", "below a link", "long link", "NUL in a link", "pipe", "method", "below a file"],
 )
 def test_a_zip_that_leads_out_of_its_folder_changes_nothing(place, tmp_path, archive):
     place.refused(FileFault.INVALID_ARCHIVE, ZIP, archive)

@@ -635,6 +635,7 @@ def test_a_folder_is_merged_into_one_that_is_there(tmp_path: Path, monkeypatch: 
         (tar(("new", FILE, b""), ("l/x", FILE, b"")), NotADirectoryError),
         (tar(("new", FILE, b""), ("sub", FILE, b"")), IsADirectoryError),
     ],
+    ids=["a file", "a link", "a folder"],
 )
 def test_nothing_is_moved_where_a_folder_meets_a_file(tmp_path: Path, content: bytes, error: type[OSError]) -> None:
     (tmp_path / "outside").mkdir()
