@@ -137,7 +137,11 @@ class Uploads:
     @contextlib.contextmanager
     def _file(self, id_: str, folder: int) -> Iterator[int]:
         _check(self._leases.use(id_))
-        file = os.open(id_, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            file = os.open(id_, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        except FileNotFoundError:
+            # The next agent, or the workspace's user, has removed it.
+            raise Unknown from None
         try:
             yield file
         finally:

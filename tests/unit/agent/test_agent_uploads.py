@@ -110,6 +110,18 @@ def test_the_next_agent_removes_what_is_left_and_not_what_it_has_begun_itself(pl
     assert place.left() == [begun]
 
 
+def test_an_upload_that_another_has_removed_is_lost(place):
+    given = place.files.uploads
+    id_ = given.begin()
+    given.append(id_, 0, b"one")
+    Uploads(place.kept).clear()
+    with pytest.raises(Unknown):
+        given.append(id_, 3, b"two")
+    with pytest.raises(Unknown):
+        place.files.finish(id_, "a", 3, Wanted())
+    assert place.listed() == ([], "")
+
+
 @pytest.mark.parametrize("put", ["file", "link"])
 def test_what_a_user_puts_in_the_folders_place_is_no_way_out(place, tmp_path, put):
     elsewhere = tmp_path / "elsewhere"
