@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
@@ -53,9 +53,10 @@ class FilePath(BaseConverter):
 def listing(query: dict[str, Any], uuid: str) -> Listing:
     """List a folder, by name; a session that sleeps is woken."""
     record, reach = visible_session(uuid), reach_of(query)
-    path = queried("path") or query["path"]
     with held(record):
-        return core().files.listing(uuid, path, query["depth"], query["glob"], query["limit"], query["cursor"], reach)
+        return core().files.listing(
+            uuid, path_of(query), query["depth"], query["glob"], query["limit"], query["cursor"], reach
+        )
 
 
 @blp.route(f"{HERE}/<file:path>", methods=["GET"])
@@ -137,6 +138,11 @@ def passing(record: Record, size: int | None) -> Iterator[None]:
     with hold_transfer(record.user_id) if long else nullcontext(), core().budget.account() as account:
         account.take(2 * FILE_PIECE if size is None else min(size, 2 * FILE_PIECE))
         yield
+
+
+def path_of(query: Mapping[str, Any]) -> str:
+    """The path in this request's query, as Python names files."""
+    return queried("path") or str(query["path"])
 
 
 def true_path() -> str:

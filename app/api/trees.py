@@ -13,12 +13,11 @@ from app.api.answers import BYTES, OCTETS
 from app.api.blueprint import Blueprint
 from app.api.current import core
 from app.api.file_schemas import TreeQuerySchema, TreeSchema
-from app.api.files import passing
+from app.api.files import passing, path_of
 from app.api.reach import ERRORS, held, reach_of
 from app.api.security import visible_session
 from app.core.files.model import Unpacked
 from app.http.bodies import body_pieces
-from app.http.query import queried
 
 blp = Blueprint("trees", __name__, description="Folders of a workspace as archives.")
 
@@ -55,8 +54,3 @@ def write(query: dict[str, Any], uuid: str) -> Unpacked:
     record = visible_session(uuid)
     with held(record), passing(record, request.content_length):
         return core().trees.unpack(uuid, path_of(query), query["format"], body_pieces(FILE_PIECE), reach_of(query))
-
-
-def path_of(query: Mapping[str, Any]) -> str:
-    """The path in this request's query."""
-    return queried("path") or str(query["path"])

@@ -44,7 +44,6 @@ UNREADABLE = (
     ArithmeticError,
     LookupError,
     RuntimeError,
-    NotImplementedError,
 )
 """What the libraries raise for damaged and hostile archives, beside errors of the file."""
 

@@ -43,21 +43,17 @@ def resolved(workspace: Workspace, path: str, **how: Any) -> Iterator[SandboxPat
 
 
 @contextlib.contextmanager
-def naming(path: str) -> Iterator[None]:
-    """The same, for the one path that the block is about."""
+def naming(what: str) -> Iterator[None]:
+    """The same, for a block that is about this path, or whose errors begin so."""
     try:
         yield
     except OSError as e:
-        raise _told(e, f"{path}: {reason(e)}") from e
+        raise _told(e, f"{what}: {reason(e)}") from e
 
 
-@contextlib.contextmanager
-def staging() -> Iterator[None]:
+def staging() -> contextlib.AbstractContextManager[None]:
     """The same, for what is done beside the workspace."""
-    try:
-        yield
-    except OSError as e:
-        raise _told(e, f"the file can't be written: {reason(e)}") from e
+    return naming("the file can't be written")
 
 
 def _told(error: OSError, text: str) -> Exception:
