@@ -58,6 +58,8 @@ EXEC: Mapping[str, Any] = {
     "truncated": False,
     "sizes": {"stdout": 0, "stderr": 0},
     "kept": {"stdout": 0, "stderr": 0},
+    "tty": None,
+    "input_bytes": 0,
 }
 """A command that has ended."""
 

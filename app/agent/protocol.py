@@ -75,6 +75,32 @@ EXEC_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 """The id of a command, which names a folder of the workspace's volume."""
 
 
+INPUT_BYTES = 65_536
+"""Of a piece of what is typed into a command's terminal."""
+
+NO_TERMINAL = 410
+"""The status of an agent's answer about the terminal of a command that has none, or none any more."""
+
+SIDE_MOST = 1_000
+"""Rows or columns of a terminal."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The size of a terminal, in characters."""
+
+    rows: int
+    columns: int
+
+
+def window_of(given: object) -> Window:
+    """The size in a JSON document. Raises ValueError for what is none."""
+    sides = given if isinstance(given, dict) and given.keys() == {"rows", "columns"} else {"rows": None}
+    if not all(type(side) is int and 1 <= side <= SIDE_MOST for side in sides.values()):
+        raise ValueError(f"must have `rows` and `columns`, each from 1 to {SIDE_MOST}")
+    return Window(**sides)
+
+
 class ExecReason(StrEnum):
     """Why a command that a caller ran did not end by itself."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, validate
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from app.agent.protocol import EXEC_ID, ExecReason
-from app.api.answers import Items, OfTypes, Text, Time, Truth, Whole, uuid_field
+from app.agent.protocol import EXEC_ID, SIDE_MOST, ExecReason
+from app.api.answers import Items, OfTypes, Part, Text, Time, Truth, Whole, uuid_field
 from app.api.message_schemas import check_says_something
 from app.api.reach import ReachQuerySchema
 from app.api.request_fields import (
@@ -16,8 +16,10 @@ from app.api.request_fields import (
     NO_NUL,
     WHOLE_REGEX,
     Flag,
+    QueryInteger,
     Seconds,
     Strict,
+    WholeNumber,
     WholeText,
     check_whole,
 )
@@ -26,6 +28,9 @@ from app.core.execs.model import EXITED, RUNNING, STREAMS
 
 EXEC_ID_REGEX = f"^{EXEC_ID.pattern}$"
 VARIABLE_REGEX = "^[A-Za-z_][A-Za-z0-9_]*$"
+MOST_INPUT = 999_999_999_999
+"""Bytes of a terminal's input: more than anybody types there."""
+
 SIGNALS = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGTERM", "SIGCONT", "SIGSTOP")
 """What a command can be sent."""
 
@@ -69,6 +74,18 @@ def reason_field() -> Text:
     )
 
 
+class NewWindowSchema(Strict):
+    rows = WholeNumber(required=True, validate=validate.Range(1, SIDE_MOST))
+    columns = WholeNumber(required=True, validate=validate.Range(1, SIDE_MOST))
+
+
+class WindowSchema(Schema):
+    """The size of a terminal, in characters."""
+
+    rows = Whole()
+    columns = Whole()
+
+
 class NewExecSchema(Strict):
     command = Command(
         required=True,
@@ -90,7 +107,8 @@ class NewExecSchema(Strict):
     timeout = Seconds(
         validate=validate.Range(0.001, MOST_SECONDS),
         metadata={
-            "description": "after so many seconds it is ended with all it started; at most EXEC_TIMEOUT, the default"
+            "description": "after so many seconds it is ended with all it started; at most EXEC_TIMEOUT, the default; "
+            "of one with a `tty` a day"
         },
     )
     detach = Flag(
@@ -103,6 +121,19 @@ class NewExecSchema(Strict):
         validate=WholeText(EXEC_ID_REGEX, "1 to 64 of A-Z a-z 0-9 . _ -, no dot first"),
         metadata={"description": "the same id and command again answer the same run; generated if left out"},
     )
+    tty = fields.Nested(
+        NewWindowSchema,
+        metadata={
+            "description": "run it in a terminal of this size, which takes its input by `writeExecInput`, and whose "
+            "output is `stdout`; not with `stdin`"
+        },
+    )
+
+    @validates_schema
+    def check_input(self, data: Mapping[str, Any], **kwargs: Any) -> None:
+        """Raises `ValidationError` for a terminal whose input is given, too."""
+        if {"tty", "stdin"} <= data.keys():
+            raise ValidationError("Must be left out with `tty`.", "stdin")
 
 
 class ExecQuerySchema(ReachQuerySchema):
@@ -117,6 +148,22 @@ class EndQuerySchema(ReachQuerySchema):
         validate=validate.OneOf(SIGNALS),
         metadata={"description": "what to send it; by default SIGTERM, and SIGKILL five seconds later"},
     )
+
+
+class InputQuerySchema(Strict):
+    at = QueryInteger(
+        required=True,
+        validate=validate.Range(0, MOST_INPUT),
+        metadata={"description": "the `input_bytes` so far: the same piece again is typed once"},
+    )
+
+
+class ExecInputSchema(Schema):
+    """What was typed into a terminal."""
+
+    uuid = uuid_field()
+    exec_id = Text()
+    input_bytes = Whole("bytes of input so far: less than was sent where the program does not read")
 
 
 class ExecEntrySchema(Schema):
@@ -137,6 +184,8 @@ class ExecEntrySchema(Schema):
     started_at = Time(null=True)
     ended_at = Time(null=True)
     ms = Whole("how long it took, or runs")
+    tty = Part(WindowSchema, "the size of its terminal; null if it has none", null=True)
+    input_bytes = Whole("typed into its terminal so far")
     stdout_bytes = Whole("written so far", of=lambda found: found.sizes["stdout"])
     stderr_bytes = Whole("written so far", of=lambda found: found.sizes["stderr"])
 

@@ -1,4 +1,5 @@
-"""The calls on commands in a workspace: run one, see what runs and ran, read the output, end it."""
+"""The calls on commands in a workspace: run one, see what runs and ran, read the output, type into its terminal, end
+it."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 
 from flask import Response, request
 
+from app.agent.protocol import INPUT_BYTES, Window
 from app.api.answers import BYTES, OCTETS, Answer
 from app.api.blueprint import Blueprint
 from app.api.current import core
@@ -17,10 +19,13 @@ from app.api.event_streams import HEARTBEAT, LIFETIME, by_parts, sse, streamed
 from app.api.exec_schemas import (
     EndQuerySchema,
     ExecEntrySchema,
+    ExecInputSchema,
     ExecListSchema,
     ExecQuerySchema,
     ExecSchema,
+    InputQuerySchema,
     NewExecSchema,
+    NewWindowSchema,
 )
 from app.api.idempotency import name_of_request
 from app.api.messages import wants_stream
@@ -31,11 +36,15 @@ from app.core.composition import Core
 from app.core.execs.model import STREAMS, NewExec, Piece
 from app.core.reach import Reach
 from app.core.sessions.model import Record
+from app.http.bodies import read_body
 from app.http.problems import Problem
 
 blp = Blueprint("execs", __name__, description="Commands in a workspace: run, follow, list, end.")
 
 ENTRY = ExecEntrySchema()
+
+AWAKE = {"wake": False}
+"""The query of a call that reaches a workspace only while it is awake."""
 
 
 @blp.route("/session/<session:uuid>/exec", methods=["POST"])
@@ -103,6 +112,32 @@ def end(query: dict[str, Any], uuid: str, exec_id: str) -> Answer:
     with held(record, seconds):
         found = core().execs.kill(uuid, exec_id, query.get("signal"), reach_of(query), seconds)
     return found, 202 if found.running else 200
+
+
+@blp.route("/session/<session:uuid>/exec/<exec_id>/input", methods=["PUT"])
+@blp.arguments(InputQuerySchema, location="query")
+@blp.response(200, ExecInputSchema)
+@blp.doc(requestBody={"required": True, "content": {OCTETS: {"schema": BYTES}}})
+@blp.operation("writeExecInput", *ERRORS, 400, 413, rate="input")
+def type_in(query: dict[str, Any], uuid: str, exec_id: str) -> Mapping[str, Any]:
+    """Type the bytes of the body into the terminal of a command: as many as there is room for, of 64 KiB at most. A
+    repetition whose answer was lost types nothing twice. It wakes nothing: a sleep has ended the command."""
+    record, data = visible_session(uuid), read_body(INPUT_BYTES)
+    with held(record):
+        taken = core().execs.type_in(uuid, exec_id, query["at"], data, reach_of(AWAKE))
+    return {"uuid": uuid, "exec_id": exec_id, "input_bytes": taken}
+
+
+@blp.route("/session/<session:uuid>/exec/<exec_id>/window", methods=["PUT"])
+@blp.arguments(NewWindowSchema, example={"rows": 40, "columns": 120})
+@blp.response(204, description="The terminal has this size.")
+@blp.operation("setExecWindow", *ERRORS, body=True, rate="input")
+def resize(wanted: dict[str, Any], uuid: str, exec_id: str) -> Response:
+    """Give the terminal of a command another size. It wakes nothing."""
+    record = visible_session(uuid)
+    with held(record):
+        core().execs.resize(uuid, exec_id, Window(**wanted), reach_of(AWAKE))
+    return Response(status=204)
 
 
 def begun_events(service: Core, record: Record, asked: NewExec, reach: Reach) -> Iterator[str]:

@@ -230,6 +230,7 @@ def _document(api: Api) -> dict[str, Any]:
     for one_of in ("FileChange", "KeepAlive", "Rollback"):
         schemas[one_of] |= {"minProperties": 1, "maxProperties": 1}
     schemas["Fork"] |= {"not": {"required": ["restore_point", "message_id"]}}
+    schemas["NewExec"] |= {"not": {"required": ["tty", "stdin"]}}
     for name, response in document["components"]["responses"].items():
         response["headers"] = _header_refs(*EVERYWHERE, *(("Retry-After",) if name in AGAIN_LATER else ()))
     return document

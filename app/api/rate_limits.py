@@ -6,7 +6,7 @@ from flask import Flask, g
 from flask_limiter import RateLimitExceeded
 
 from app.api.blueprint import route_rules
-from app.core.access.keyring import CATEGORIES, WORK, Principal, check_rate
+from app.core.access.keyring import CATEGORIES, INPUT, WORK, Principal, check_rate
 from app.core.composition import Core
 from app.core.errors import StateUnavailable
 from app.core.limit_errors import RateExceeded
@@ -44,7 +44,7 @@ def category() -> str:
 
 def session_counted() -> str:
     """The session that the current request counts for, "" where all of a caller's count together."""
-    return named_session() if category() == WORK else ""
+    return named_session() if category() in (WORK, INPUT) else ""
 
 
 def own_rate() -> str:

@@ -38,7 +38,7 @@ MOST_SECONDS = 315_360_000
 MOST_LABELS = 32
 LONGEST_LABEL = 256
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
-INTEGER = re.compile(r"[0-9]{1,9}")
+INTEGER = re.compile(r"[0-9]{1,12}")
 
 
 class WholeText(validate.Regexp):

@@ -81,6 +81,27 @@ class ExecIdReused(SessionError):
         super().__init__(f"The id {exec_id} was used for another command before; choose a new one.")
 
 
+class NoTerminal(SessionError):
+    """The command has ended, or has no terminal."""
+
+    code = "no_terminal"
+
+    def __init__(self, exec_id: str) -> None:
+        super().__init__(f"The command {exec_id} has ended, or has no terminal: begin one with `tty`.")
+
+
+class InputMoved(SessionError):
+    """The input of a terminal does not stand where the caller means."""
+
+    code = "input_moved"
+
+    def __init__(self, exec_id: str) -> None:
+        super().__init__(
+            f"The input of the command {exec_id} does not stand at `at`: something else was typed there. Look at its "
+            "`input_bytes`, and type on from there."
+        )
+
+
 class ServiceNotFound(SessionError):
     """The workspace has no service of this name."""
 

@@ -120,7 +120,8 @@ _ROWS = (
         name="exec",
         seen="a command or a service was run by a call",
         label="A command or a service of the API",
-        seen_by="the API: a call on commands, services or ports; the agent while a command runs that is not detached",
+        seen_by="the API: a call on commands, services or ports; the agent while a command runs that is not detached, "
+        "or something is written in a terminal of theirs",
         in_use="a command ran, or a call asked for services or ports",
         by_agent=True,
     ),

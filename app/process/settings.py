@@ -101,6 +101,9 @@ class Settings:
     rate_limit_chat: str = setting("100/minute", "rate", "a prompt costs model tokens")
     rate_limit_delete: str = setting("50/minute", "rate", "a delete costs a whole backup")
     rate_limit_work: str = setting("600/minute", "rate", "commands, and calls on files, of one key in one session")
+    rate_limit_input: str = setting(
+        "3000/minute", "rate", "what is typed into terminals, by one key in one session: a piece in 20 ms"
+    )
     rate_limit_default: str = setting("100/minute", "rate", "everything else")
     cors_origins: str = setting(
         "", "origins", "of web pages that may call the API with a session token, separated by commas; empty: none"

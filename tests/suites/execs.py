@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.conversation import ASYNC, Conversation
 from tests.waiting import wait_for
+from workspaces import Asleep, Window
 
 PATIENT = "wait=60"
 
@@ -17,6 +20,26 @@ def run(chat: Conversation, command: Any, prefer: str = PATIENT, **body: Any) ->
 
 def look(chat: Conversation, exec_id: str, prefer: str = ASYNC) -> Any:
     return chat.call("GET", f"/session/{chat.uuid}/exec/{exec_id}", prefer=prefer).json()
+
+
+class Terminal:
+    """A command in a terminal, as a client has it."""
+
+    def __init__(self, chat: Conversation, command: str, exec_id: str = "it") -> None:
+        self.uuid, self.id, self.calls = chat.uuid, exec_id, chat.client().execs
+        self.calls.run(self.uuid, command, tty=Window(30, 100), id=exec_id, wait=0)
+
+    def type(self, text: str) -> None:
+        """Type it after all that was typed."""
+        at = self.calls.get(self.uuid, self.id).input_bytes
+        assert self.calls.write_input(self.uuid, self.id, text.encode(), at=at).input_bytes == at + len(text.encode())
+
+    def shows(self, text: str) -> None:
+        """Wait for that."""
+        wait_for(lambda: text in self.text(), f"the terminal shows {text!r}", self.text)
+
+    def text(self) -> str:
+        return self.calls.get(self.uuid, self.id).stdout
 
 
 class Execs:
@@ -62,3 +85,20 @@ class Execs:
             assert next(events) == ("stdout", {"text": "two\n"})
             kind, data = next(events)
             assert (kind, data["exit_code"]) == ("exit", 0)
+
+    def test_a_shell_in_a_terminal_is_used_until_its_session_sleeps(self, chat: Conversation) -> None:
+        shell = Terminal(chat, "PS1='ready ' exec bash --norc")
+        shell.shows("ready ")
+        shell.type("stty size; tty; echo so > /dev/tty; sleep 1000\r")
+        shell.shows("30 100\r\n/dev/pts/")
+        shell.shows("so\r\n")
+        shell.calls.set_window(shell.uuid, shell.id, 5, 7)
+        shell.type("\x03")
+        shell.shows("^C\r\n\x1b[?2004hready ")
+        shell.type("stty size\r")
+        shell.shows("5 7\r\n")
+        chat.sleep()
+        with pytest.raises(Asleep):
+            shell.calls.write_input(shell.uuid, shell.id, b"x", at=0)
+        assert chat.session()["status"] == "sleeping"
+        assert look(chat, shell.id)["reason"] == "sleep"

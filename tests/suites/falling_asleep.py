@@ -6,7 +6,8 @@ One suite for wherever the service runs. A module of tests derives a class from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.browser import PATIENCE, in_terminal, open_editor, sleep_warning, type_untitled
 from tests.conversation import Conversation, Host
+from tests.suites.execs import Terminal
 from tests.waiting import wait_for
+from workspaces import Asleep, Event, ExitEvent, OutputEvent
 
 IDLE = 30
 """s: twice the time that a sign takes to reach the manager at most."""
@@ -70,6 +73,11 @@ class Sleepy(Conversation):
 
     def _keep_up(self, seconds: int) -> None:
         self.call("POST", f"/session/{self.uuid}/keepalive", {"seconds": seconds})
+
+
+def said(events: Sequence[Event]) -> str:
+    """What a command wrote."""
+    return "".join(each.text for each in events if isinstance(each, OutputEvent))
 
 
 @pytest.fixture
@@ -130,6 +138,28 @@ class FallingAsleep:
         assert sleepy.activity()["quiet_job"]["detail"].startswith("sleep, until ")
         sleepy.wait(lambda: sleepy.risk("jobs") == ["cat", "sleep"], "its end to be seen")
         sleepy.falls_asleep(2 * IDLE)
+
+    def test_a_shell_that_is_left_open_lets_it_sleep(self, sleepy: Sleepy) -> None:
+        """Though it is followed all the while: only what is typed and written there counts."""
+        shell = Terminal(sleepy, "PS1='ready ' exec bash --norc")
+        shell.shows("ready ")
+        seen: list[Event] = []
+
+        def watch() -> None:
+            for event in shell.calls.follow(sleepy.uuid, shell.id, wake=False):
+                seen.append(event)
+
+        with ThreadPoolExecutor(1) as watching:
+            end = watching.submit(watch)
+            shell.type("for i in $(seq 15); do sleep 3; echo line $i; done\r")
+            sleepy.leave_alone()
+            # Not by looking at the command: a call is use.
+            sleepy.wait(lambda: "line 15\r\n" in said(seen), "the last line", 4 * IDLE)
+            assert sleepy.never_slept()
+            sleepy.falls_asleep(3 * IDLE)
+            # Either is the truth: the end was told before the workspace was gone, or not.
+            how, last = end.exception(PATIENCE), seen[-1]
+            assert isinstance(how, Asleep) or (isinstance(last, ExitEvent) and last.reason == "sleep")
 
     def test_what_a_delete_puts_at_risk_is_in_its_answer(self, sleepy: Sleepy, browser: Browser) -> None:
         """A file that is not saved, one that git does not have, and a job that runs."""

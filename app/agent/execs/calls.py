@@ -1,4 +1,4 @@
-"""The calls on commands: run one, see what runs and ran, read the output, end it."""
+"""The calls on commands: run one, see what runs and ran, read the output, type into its terminal, end it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from app.agent.execs.exec import STREAMS, Exec
 from app.agent.execs.execs import Closed, Execs, IdReused, NotReady, TooMany
 from app.agent.execs.order import ORDER_BYTES, BadOrder, read_order
+from app.agent.execs.terminal import Ended, Moved
+from app.agent.protocol import INPUT_BYTES, NO_TERMINAL, window_of
 from app.agent.requests import Problem, checked_wait, json_object, natural, waiting, writing
 
 EXECS = "execs"
@@ -92,6 +94,38 @@ def kill(id_: str) -> Response:
     return jsonify(_whole(found))
 
 
+@execs.put("/<id_>/input")
+def type_in(id_: str) -> Response:
+    """Type the body into the command's terminal, `at` so many bytes of input; a part of it if there is no more room."""
+    request.max_content_length = INPUT_BYTES
+    at, data = natural("at", 0), request.get_data()
+    with at_terminal():
+        return jsonify({"input_bytes": _find(id_).terminal().write(at, data)})
+
+
+@execs.put("/<id_>/window")
+def resize(id_: str) -> Response:
+    """Give the command's terminal another size."""
+    try:
+        window = window_of(json_object())
+    except ValueError as e:
+        raise Problem(400, "bad_request", f"The body {e}.") from None
+    with at_terminal():
+        _find(id_).terminal().resize(window)
+    return jsonify({})
+
+
+@contextlib.contextmanager
+def at_terminal() -> Iterator[None]:
+    """Answer why nothing can be done at a terminal."""
+    try:
+        yield
+    except Ended:
+        raise Problem(NO_TERMINAL, "no_terminal", "The command has ended, or has no terminal.") from None
+    except Moved:
+        raise Problem(409, "input_moved", "Something else was typed there meanwhile.") from None
+
+
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
     """Answer why nothing can be begun."""
@@ -151,6 +185,8 @@ def _told(found: Exec) -> dict[str, Any]:
         "ended_at": end and end.at,
         "left": end and end.left,
         "ms": found.ms,
+        "tty": found.tty,
+        "input_bytes": found.input_bytes,
         "sizes": {name: found.stream(name).size for name in STREAMS},
         "kept": {name: found.stream(name).kept for name in STREAMS},
     }

@@ -26,7 +26,9 @@ from app.agent.execs.output import Output, Stream
 from app.agent.execs.run import ENDED as RUN_ENDED
 from app.agent.execs.run import End, Run
 from app.agent.execs.runners import Runner
-from app.agent.protocol import ExecReason
+from app.agent.execs.terminal import Ended, Terminal
+from app.agent.protocol import ExecReason, window_of
+from app.agent.tools.command import in_terminal
 
 ORDER, END = "order.json", "end.json"
 STREAMS = ("stdout", "stderr")
@@ -35,6 +37,7 @@ ASKED: Mapping[str, type | UnionType] = {
     **dict.fromkeys(("id", "cwd", "digest"), str),
     "command": str | list,
     "detached": bool,
+    "tty": dict | None,
     "started_at": int | float,
 }
 """What is kept of an order, and its types."""
@@ -60,6 +63,7 @@ class Exec:
         self._streams = dict(streams)
         self._changed = threading.Condition()
         self._run: Run | None = None
+        self._terminal: Terminal | None = None
         self.active_at = time.time()
         """When it last wrote something, or began."""
 
@@ -67,19 +71,28 @@ class Exec:
     def begin(cls, order: Order, folder: Path, runner: Runner, told: Mapping[str, Any]) -> Exec:
         """Note the order and have `runner` carry it out. OSError if it can't be written; then nothing runs."""
         asked: dict[str, Any] = {"id": order.id, "command": order.command, "cwd": order.cwd, "detached": order.detached}
+        asked["tty"] = None if order.window is None else vars(order.window)
         asked |= {"digest": order.digest, "started_at": round(time.time(), 3)}
         folder.mkdir(parents=True, exist_ok=True)
         begun = cls(asked, {name: Stream(folder / name) for name in STREAMS}, None, folder)
-        write_document(folder / ORDER, asked, durable=False)
+        if order.window is not None:
+            begun._terminal = Terminal(order.window)
+            told = in_terminal(told, begun._terminal.path)
+        try:
+            write_document(folder / ORDER, asked, durable=False)
+        except BaseException:
+            if begun._terminal is not None:
+                begun._terminal.close()
+            raise
         runner.run(told, order.stdin.encode())
-        begun._run = Run(runner)
+        begun._run = Run(runner, begun._terminal)
         return begun
 
     @classmethod
     def load(cls, folder: Path) -> Exec | None:
         """A command of an earlier process; None if the folder has none. What did not end there is lost."""
         asked = read_document(folder / ORDER, ASKED)
-        if asked is None:
+        if asked is None or not _is_window(asked["tty"]):
             return None
         try:
             ended = read_document(folder / END, ENDED) or {}
@@ -99,6 +112,23 @@ class Exec:
         """How long it took, or runs."""
         at = time.time() if self.end is None else self.end.at
         return max(0, round(1000 * (at - self.asked["started_at"])))
+
+    @property
+    def tty(self) -> Mapping[str, int] | None:
+        """The size of its terminal, None if it has none."""
+        terminal = self._terminal
+        return self.asked["tty"] if terminal is None else vars(terminal.window)
+
+    @property
+    def input_bytes(self) -> int:
+        """What was typed into its terminal so far."""
+        return 0 if self._terminal is None else self._terminal.taken
+
+    def terminal(self) -> Terminal:
+        """Its terminal. Raises `Ended` if it has none, or none any more."""
+        if self._terminal is None:
+            raise Ended
+        return self._terminal
 
     def stream(self, name: str) -> Stream:
         """What it has written to `stdout` or `stderr` so far."""
@@ -145,6 +175,8 @@ class Exec:
         finally:
             for output in outputs.values():
                 output.close()
+            if self._terminal is not None:
+                self._terminal.close()
             with self._changed:
                 self.end, self._run = end, None
                 self._changed.notify_all()
@@ -155,6 +187,12 @@ class Exec:
             self._streams[name] = outputs[name].so_far
             self.active_at = time.time()
             self._changed.notify_all()
+
+
+def _is_window(kept: Any) -> bool:
+    with contextlib.suppress(ValueError):
+        return kept is None or bool(window_of(kept))
+    return False
 
 
 def _of_file(path: Path) -> Stream:

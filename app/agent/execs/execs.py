@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 
-from app.agent.execs.exec import Exec
+from app.agent.execs.exec import STREAMS, Exec
 from app.agent.execs.order import Order, folder_of
 from app.agent.execs.runners import Runners
 from app.agent.protocol import ExecReason
@@ -173,7 +173,7 @@ class Execs:
         """Remove the oldest that have ended, so that one more has room."""
         known = self._all()
         ended = [each for each in known.values() if not each.running]
-        sizes = [sum(each.stream(name).kept for name in ("stdout", "stderr")) for each in ended]
+        sizes = [sum(each.stream(name).kept for name in STREAMS) for each in ended]
         while ended and (len(ended) >= KEPT or sum(sizes) > KEPT_BYTES):
             oldest = ended.pop(0)
             del sizes[0]

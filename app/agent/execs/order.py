@@ -7,10 +7,10 @@ import json
 import re
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from app.agent.protocol import EXEC_ID
+from app.agent.protocol import EXEC_ID, Window, window_of
 from app.agent.tools.orphans import MARK
 from app.agent.tools.sandbox_path import ToolError, Workspace
 
@@ -20,6 +20,10 @@ ARGUMENTS_BYTES = 100_000
 """Of a command with its variables: Linux takes 128 KiB in one argument."""
 
 STDIN_BYTES = 100_000
+
+TERMINAL_SECONDS = 86_400.0
+"""A command in a terminal may take: nobody knows how long somebody works there, and what keeps the workspace awake is
+what happens in it, not that it is there."""
 
 
 ORDER_BYTES = ARGUMENTS_BYTES + STDIN_BYTES
@@ -32,7 +36,8 @@ class BadOrder(ValueError):
 @dataclass(frozen=True)
 class Order:
     """A command, by a shell (text) or by itself (list); its folder below the workspace's, the variables it gets beside
-    those of a terminal, its input, and the seconds it may take. A detached one has no caller that waits for it."""
+    those of a terminal, its input, and the seconds it may take. A detached one has no caller that waits for it. One
+    with a `window` has a terminal of this size, from which its input comes."""
 
     id: str
     command: str | list[str]
@@ -41,15 +46,17 @@ class Order:
     stdin: str = ""
     seconds: float = 0.0
     detached: bool = False
+    window: Window | None = None
 
     @property
     def digest(self) -> str:
         """Of all that is asked: the same id with another digest is another order."""
-        return hashlib.sha256(json.dumps(vars(self), sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def read_order(given: Mapping[str, Any], longest: float) -> Order:
-    """The order in a request, whose time limit is at most `longest` seconds. Raises BadOrder."""
+    """The order in a request, whose time limit is at most `longest` seconds, in a terminal at least a day. Raises
+    BadOrder."""
     id_, command, cwd = given.get("id"), given.get("command"), given.get("cwd", ".")
     environment, stdin, seconds = given.get("env") or {}, given.get("stdin") or "", given.get("timeout")
     detached = given.get("detach", False)
@@ -71,11 +78,23 @@ def read_order(given: Mapping[str, Any], longest: float) -> Order:
         raise BadOrder(f"`command` and `env` must have at most {ARGUMENTS_BYTES:,} bytes; pass the rest as `stdin`")
     if len(_encoded(stdin)) > STDIN_BYTES:
         raise BadOrder(f"`stdin` must have at most {STDIN_BYTES:,} bytes")
+    window = _window(given.get("tty"))
+    if window is not None:
+        longest = max(longest, TERMINAL_SECONDS)
+        if stdin:
+            raise BadOrder("a command with a `tty` has no `stdin`: its input comes by calls of their own")
     if seconds is None:
         seconds = longest
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= longest:
         raise BadOrder(f"`timeout` must be a number of seconds, above 0 and at most {longest:g}")
-    return Order(id_, command, cwd, environment, stdin, float(seconds), detached)
+    return Order(id_, command, cwd, environment, stdin, float(seconds), detached, window)
+
+
+def _window(given: Any) -> Window | None:
+    try:
+        return None if given is None else window_of(given)
+    except ValueError as e:
+        raise BadOrder(f"`tty` {e}") from None
 
 
 def folder_of(workspace: Workspace, cwd: str) -> str:

@@ -59,9 +59,12 @@ class Stream:
 
     def piece(self, offset: int, most: int, *, ended: bool) -> tuple[str, int]:
         """The text from byte `offset` on, and where the next piece begins. A character whose end is not written yet is
-        left to that, unless the stream has `ended`. What the file lacks, or lacks
-        once the stream has ended, is passed over."""
+        left to that, unless the stream has `ended`. What neither the file nor the tail has, or once the stream has
+        ended the file lacks, is passed over."""
         data = self.read(offset, most)
+        if not data and offset >= self.kept:
+            offset = max(offset, self.size - len(self.tail))
+            data = self.tail[offset - self.size + len(self.tail) :]
         if not data:
             return "", self.size if ended or offset >= self.kept else offset
         if not (ended and offset + len(data) == self.size):

@@ -15,13 +15,14 @@ from types import UnionType
 from typing import Any, Self
 
 from app.agent.execs.runners import Runner
+from app.agent.execs.terminal import Terminal
 from app.agent.protocol import ExecReason
 from app.agent.tools.command import GRACE, read_answer
 from app.agent.tools.orphans import kill_orphans
 
 READ_BYTES = 262_144
-DRAIN_READS = 16
-"""More than a pipe holds."""
+DRAIN_READS = 64
+"""More than a pipe or a terminal holds: a terminal gives 4 KiB in each."""
 
 TICK = 1.0
 """Seconds between two looks at the clock; output and the end are noticed at once."""
@@ -57,26 +58,30 @@ class End:
 
 
 class Run:
-    """A command that a runner carries out. Thread-safe; `follow` needs a thread of its own. `runner` has its order, and
-    is freed by `follow`."""
+    """A command that a runner carries out, with a `terminal` or without. Thread-safe; `follow` needs a thread of its
+    own. `runner` has its order, and is freed by `follow`."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, terminal: Terminal | None = None) -> None:
         self.pid = runner.pid
         """Of the process above all that the command starts."""
         self._runner = runner
+        self._names = {runner.stdout: "stdout", runner.stderr: "stderr"} | ({terminal.fd: "stdout"} if terminal else {})
+        # An interactive shell ignores SIGTERM.
+        self._last_word = signal.SIGHUP if terminal else signal.SIGTERM
         self._lock = threading.Lock()
         self._reason: ExecReason | None = None
         self._kill_at = math.inf
 
     def kill(self, number: int | None, reason: ExecReason = ExecReason.KILLED) -> None:
-        """Send its process group a signal, SIGKILL to all it started; with None, have it end: SIGTERM first."""
+        """Send its process group a signal, SIGKILL to all it started; with None, have it end: SIGTERM
+        first, in a terminal SIGHUP."""
         if number == signal.SIGKILL:
             self.end(reason)
         elif number is None:
             with self._lock:
                 self._reason = self._reason or reason
                 self._kill_at = min(self._kill_at, time.monotonic() + KILL_AFTER)
-            self._runner.signal(signal.SIGTERM)
+            self._runner.signal(self._last_word)
         else:
             self._runner.signal(number)
 
@@ -98,14 +103,14 @@ class Run:
     def _read(self, add: Callable[[str, bytes], None], seconds: float) -> bytes:
         """The runner's answer; the output goes where it belongs."""
         runner = self._runner
-        names = {runner.stdout: "stdout", runner.stderr: "stderr"}
+        names = self._names
         poll, answer = select.poll(), bytearray()
         for fd in (*names, runner.answer):
             poll.register(fd, select.POLLIN)
         deadline = time.monotonic() + seconds + GRACE
         while (now := time.monotonic()) < deadline:
             for fd, _ in poll.poll(1000 * min(TICK, max(0.0, self._kill_at - now))):
-                data = os.read(fd, READ_BYTES)
+                data = _some(fd)
                 if fd == runner.answer:
                     answer += data
                     if not data:
@@ -122,13 +127,23 @@ class Run:
         return b""
 
 
+def _some(fd: int) -> bytes:
+    """Some bytes; none at the end, which a terminal that a program hung up tells by an error."""
+    try:
+        return os.read(fd, READ_BYTES)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return b""
+
+
 def _drain(names: Mapping[int, str], add: Callable[[str, bytes], None]) -> None:
     """Read the rest of the pipes; their writers have ended, or are stuck."""
     for fd, name in names.items():
         os.set_blocking(fd, False)
         with contextlib.suppress(BlockingIOError):
             for _ in range(DRAIN_READS):
-                if not (data := os.read(fd, READ_BYTES)):
+                if not (data := _some(fd)):
                     break
                 add(name, data)
 

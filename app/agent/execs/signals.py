@@ -11,11 +11,13 @@ DETAIL = 64
 
 
 def signals(execs: Execs, now: float) -> dict[str, Signal]:
-    """A command whose caller waits is use. A detached one is quiet work, as a job in a terminal is."""
+    """A command whose caller waits is use. A detached one is quiet work, as a job in a terminal is. A terminal of its
+    own is use when something is typed or written there: one that is only left open holds nothing."""
     running = execs.running()
     found = {}
-    if any(not each.asked["detached"] for each in running):
-        found["exec"] = Signal(now)
+    used = [each.active_at if each.tty else now for each in running if not each.asked["detached"]]
+    if used:
+        found["exec"] = Signal(max(used))
     detached = [each for each in running if each.asked["detached"]]
     if detached:
         newest = max(detached, key=lambda each: each.active_at)

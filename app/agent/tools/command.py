@@ -33,6 +33,12 @@ GRACE = 12.0
 
 PROGRAM = Path(__file__).with_name("runner.py")
 
+WITHOUT_TERMINAL = {"TERM": "dumb", "PAGER": "cat", "GIT_PAGER": "cat", "GIT_TERMINAL_PROMPT": "0"}
+"""No pager, no questions, no colours."""
+
+IN_TERMINAL = {**dict.fromkeys(WITHOUT_TERMINAL), "TERM": "xterm-256color"}
+"""The same variables of a command in a terminal, None for those it does not have."""
+
 ANSWER: Mapping[str, type] = {
     **dict.fromkeys(("code", "omitted", "left", "survivors"), int),
     **dict.fromkeys(("ended", "head", "tail"), str),
@@ -50,9 +56,7 @@ def hidden_folder(token_file: Path, folder: Path) -> Path | None:
 
 def command_environment(environment: Mapping[str, str], token: str, uuid: str) -> dict[str, str]:
     """The environment of a command: the agent's, without its own variables and its token."""
-    kept = of_commands(environment, token)
-    # No terminal: no pager, no questions, no colours.
-    return {**kept, "TERM": "dumb", "PAGER": "cat", "GIT_PAGER": "cat", "GIT_TERMINAL_PROMPT": "0", MARK: uuid}
+    return {**of_commands(environment, token), **WITHOUT_TERMINAL, MARK: uuid}
 
 
 def order_of(
@@ -82,7 +86,13 @@ def order_of(
         "hidden": str(hidden or ""),
         "login": login,
         "streams": None,
+        "terminal": None,
     }
+
+
+def in_terminal(order: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The order, carried out in the terminal at this path."""
+    return {**order, "environment": {**order["environment"], **IN_TERMINAL}, "terminal": path}
 
 
 def run_shell(

@@ -1,11 +1,12 @@
 """Runs one command, and ends every process it starts.
 
     python -I -S runner.py, then one line: {"argv", "cwd", "environment", "added", "seconds", "head", "tail",
-    "processes", "hidden", "login", "streams"}
+    "processes", "hidden", "login", "streams", "terminal"}
 
-It may wait for that line. `environment` is set before the shell's profile is read, `added` after it. `streams` are
-descriptors of the command's standard input, output and error that this process inherited; without them it has no input,
-and its output is kept here.
+It may wait for that line. `environment` is set before the shell's profile is read, null for a variable that is not,
+`added` after it. `streams` are descriptors of the command's standard input, output and error that this process
+inherited; without them it has no input, and its output is kept here. `terminal` is the path of one that takes their
+place, and becomes the controlling terminal of the command's session.
 
 This process is the reaper of orphans (prctl(2), PR_SET_CHILD_SUBREAPER): processes that detach with setsid or a double
 fork become its children again, so without children nothing is left. The command ends with its shell, at its time limit,
@@ -161,11 +162,17 @@ def start(order: dict, streams: tuple[int, int, int], begun: int) -> int:
     script = 'echo 1000 2>/dev/null >/proc/self/oom_score_adj; exec "$@"'
     first = [shell(), "-lc" if order["login"] else "-c", RUN, "sh", *added, "--", *order["argv"]]
     stdin, stdout, stderr = streams
+    opened = []
+    if order["terminal"]:
+        # The first terminal that a session's leader opens becomes its controlling one.
+        opened = [(os.POSIX_SPAWN_OPEN, 6, order["terminal"], os.O_RDWR, 0)]
+        stdin = stdout = stderr = 6
     return os.posix_spawn(
         "/bin/sh",
         ["sh", "-c", script, "sh", *first],
-        {**os.environ, **order["environment"]},
+        {name: value for name, value in {**os.environ, **order["environment"]}.items() if value is not None},
         file_actions=[
+            *opened,
             (os.POSIX_SPAWN_DUP2, stdin, 6),
             (os.POSIX_SPAWN_DUP2, stdout, 7),
             (os.POSIX_SPAWN_DUP2, stderr, 5),
@@ -176,7 +183,7 @@ def start(order: dict, streams: tuple[int, int, int], begun: int) -> int:
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ],
         setsid=True,
-        setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM],
+        setsigdef=[signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTERM],
     )
 
 

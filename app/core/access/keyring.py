@@ -30,10 +30,10 @@ SESSION = "session"
 """The role of a caller with a session token; no key has it."""
 
 ROLES = (ADMIN, SERVICE, READ, METRICS)
-WORK = "work"
+WORK, INPUT = "work", "input"
 """Requests for work in a workspace, which count for each session apart."""
 
-CATEGORIES = ("create", "wake", "chat", "delete", WORK, "default")
+CATEGORIES = ("create", "wake", "chat", "delete", WORK, INPUT, "default")
 """The kinds of requests with rate limits of their own."""
 
 SIGNED_IN = "workspaces.principal"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from app.agent.protocol import EXEC_ID
+from app.agent.protocol import EXEC_ID, NO_TERMINAL, Window
 from app.core.access.agent_credentials import AgentCredentials
 from app.core.agents.agent import Agent
-from app.core.agents.answers import checked, invalid
+from app.core.agents.answers import checked, invalid, whole
 from app.core.agents.requests import AgentRequests, Refusals
 from app.core.byte_budget import ByteBudget
-from app.core.errors import ExecIdReused, ExecNotFound, InvalidRequest
+from app.core.errors import ExecIdReused, ExecNotFound, InputMoved, InvalidRequest, NoTerminal
 from app.core.execs.model import Exec, NewExec, Piece, exec_of, piece_of
 from app.core.limit_errors import Owner, TooManyExecs
 from app.core.untrusted_json import LARGE
@@ -78,6 +78,17 @@ class ExecClient(AgentRequests):
         body = {"wait": self.bounded(wait)} | ({"signal": signal} if signal else {})
         return self._exec(agent, "POST", f"{_path(id_)}/kill", body, _unknown(id_))
 
+    def type_in(self, agent: Agent, id_: str, at: int, data: bytes) -> int:
+        """Type data into a command's terminal after `at` bytes of input; returns how many bytes came by then, which
+        are fewer where there is no more room. The last piece again types nothing. Raises `InputMoved`, `NoTerminal`."""
+        refusals: Refusals = {409: lambda _: InputMoved(id_), **_without_terminal(id_)}
+        said = self.json(agent, "PUT", f"{_path(id_)}/input?at={at}", data, refusals=refusals)
+        return checked(agent, ABOUT, lambda: whole(said.get("input_bytes"), at, at + len(data)))
+
+    def resize(self, agent: Agent, id_: str, window: Window) -> None:
+        """Give a command's terminal another size. Raises `NoTerminal`."""
+        self.json(agent, "PUT", f"{_path(id_)}/window", vars(window), refusals=_without_terminal(id_))
+
     def _exec(self, agent: Agent, method: str, path: str, body: object, refusals: Refusals) -> Exec:
         said = self.json(agent, method, path, body, refusals=refusals, most=EXEC_RESPONSE, values=LARGE)
         return checked(agent, ABOUT, lambda: exec_of(agent.uuid, said))
@@ -88,6 +99,10 @@ def _path(id_: str) -> str:
     if not EXEC_ID.fullmatch(id_):
         raise ExecNotFound(id_)
     return f"/execs/{id_}"
+
+
+def _without_terminal(id_: str) -> Refusals:
+    return {NO_TERMINAL: lambda _: NoTerminal(id_), **_unknown(id_)}
 
 
 def _unknown(id_: str) -> Refusals:

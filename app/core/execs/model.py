@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.agent.protocol import EXEC_ID, ExecReason
+from app.agent.protocol import EXEC_ID, ExecReason, Window, window_of
 from app.core.agents.answers import exit_code, known, matching, moment, signal_name, text, truth, whole
 
 RUNNING, EXITED = "running", "exited"
@@ -16,7 +16,8 @@ STREAMS = ("stdout", "stderr")
 
 @dataclass(frozen=True, kw_only=True)
 class NewExec:
-    """What a caller asks for, as `POST /session/{uuid}/exec` documents it. `timeout` is in s, None for the longest."""
+    """What a caller asks for, as `POST /session/{uuid}/exec` documents it. `timeout` is in s, None for the longest;
+    `tty` the size of its terminal, None for none."""
 
     id: str
     command: str | list[str]
@@ -25,12 +26,14 @@ class NewExec:
     stdin: str = ""
     timeout: float | None = None
     detach: bool = False
+    tty: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exec:
     """A command that runs or ran. Times are seconds since the epoch by the workspace's clock, 0 for none yet; `sizes`
-    are the bytes written so far, `kept` those of them that can be read."""
+    are the bytes written so far, `kept` those of them that can be read. `tty` is the size of its terminal, None for
+    none, and `input_bytes` are those typed there so far."""
 
     uuid: str
     id: str
@@ -47,6 +50,8 @@ class Exec:
     ms: int
     sizes: Mapping[str, int]
     kept: Mapping[str, int]
+    tty: Window | None = None
+    input_bytes: int = 0
     stdout: str = ""
     stderr: str = ""
     truncated: bool = False
@@ -99,6 +104,8 @@ def exec_of(uuid: str, told: Any) -> Exec:
         ms=whole(told.get("ms")),
         sizes=_of_streams(told.get("sizes")),
         kept=_of_streams(told.get("kept")),
+        tty=known(told.get("tty"), window_of),
+        input_bytes=whole(told.get("input_bytes")),
         stdout=text(told.get("stdout", "")),
         stderr=text(told.get("stderr", "")),
         truncated=truth(told.get("truncated", False)),

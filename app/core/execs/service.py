@@ -1,4 +1,5 @@
-"""The use cases of commands in workspaces: run one, wait for it, follow it, read its output, end it.
+"""The use cases of commands in workspaces: run one, wait for it, follow it, read its output, type into its terminal,
+end it.
 
 A workspace keeps what it knows of its commands on its volume, so each call needs it awake.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
+from app.agent.protocol import Window
 from app.core.execs.client import READ_MOST, ExecClient
 from app.core.execs.model import Exec, NewExec, Piece
 from app.core.reach import Reach, WaitingAsk, Workspaces
@@ -34,6 +36,15 @@ class Execs:
         """Send a command a signal, once at most, or without one have it end; then as `show`."""
         kill = partial(self._client.kill, id_=id_, signal=signal)
         return self._awaited(uuid, reach, wait, lambda agent, left: kill(agent, wait=left), again=signal is None)
+
+    def type_in(self, uuid: str, id_: str, at: int, data: bytes, reach: Reach) -> int:
+        """Type data into a command's terminal after `at` bytes of input; returns how many bytes came by then, fewer
+        where there is no more room. Raises `InputMoved` and `NoTerminal` too."""
+        return self._workspaces.ask(uuid, reach, partial(self._client.type_in, id_=id_, at=at, data=data))
+
+    def resize(self, uuid: str, id_: str, window: Window, reach: Reach) -> None:
+        """Give a command's terminal another size. Raises `NoTerminal` too."""
+        self._workspaces.ask(uuid, reach, partial(self._client.resize, id_=id_, window=window))
 
     def known(self, uuid: str, reach: Reach) -> Sequence[Exec]:
         """What runs and ran, newest first, without the output."""

@@ -20,6 +20,7 @@ from workspaces.errors import (
     FileThere,
     Forbidden,
     InboxFull,
+    InputMoved,
     InvalidAnswer,
     InvalidArchive,
     InvalidPath,
@@ -29,6 +30,7 @@ from workspaces.errors import (
     NoSuchFile,
     NotAFile,
     NotConfigured,
+    NoTerminal,
     NotFound,
     QuotaExceeded,
     RateLimited,
@@ -93,7 +95,18 @@ from workspaces.events import (
     ToolCallEvent,
     ToolResultEvent,
 )
-from workspaces.models import ExecState, FileEntry, FileType, MessageState, PortState, ServiceState, Status, Tree
+from workspaces.models import (
+    ExecInput,
+    ExecState,
+    FileEntry,
+    FileType,
+    MessageState,
+    PortState,
+    ServiceState,
+    Status,
+    Tree,
+    Window,
+)
 from workspaces.sse import Stream
 from workspaces.version import VERSION as __version__
 from workspaces.workspace import Workspace
@@ -115,6 +128,7 @@ __all__ = [
     "DeadLetterNotFound",
     "DownloadDamaged",
     "Event",
+    "ExecInput",
     "ExecNotFound",
     "ExecState",
     "ExitEvent",
@@ -141,6 +155,7 @@ __all__ = [
     "HeldEvent",
     "IdleWarningEvent",
     "InboxFull",
+    "InputMoved",
     "InvalidAnswer",
     "InvalidArchive",
     "InvalidPath",
@@ -154,6 +169,7 @@ __all__ = [
     "NotAFile",
     "NotConfigured",
     "NotFound",
+    "NoTerminal",
     "OutputEvent",
     "PhaseEvent",
     "PortState",
@@ -195,6 +211,7 @@ __all__ = [
     "Unauthorized",
     "WaitTimedOut",
     "WakeLate",
+    "Window",
     "Workspace",
     "WorkspaceFull",
     "Workspaces",

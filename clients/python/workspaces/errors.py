@@ -215,6 +215,18 @@ class FileThere(Conflict):
     """Something is there by the new name; nothing was moved."""
 
 
+class InputMoved(Conflict):
+    """Somebody else typed into this terminal as well; `execs.get` says where its input stands."""
+
+    code = "input_moved"
+
+
+class NoTerminal(Conflict):
+    """The command has ended, or has no terminal."""
+
+    code = "no_terminal"
+
+
 class RequestInProgress(Conflict):
     """The first request with this idempotency key has not ended."""
 
@@ -289,6 +301,8 @@ BY_CODE: Mapping[str, type[ApiError]] = {
     "file_denied": FileDenied,
     "file_exists": FileThere,
     "file_changed": FileChanged,
+    "input_moved": InputMoved,
+    "no_terminal": NoTerminal,
     "invalid_path": InvalidPath,
     "invalid_archive": InvalidArchive,
     "workspace_full": WorkspaceFull,

@@ -872,12 +872,21 @@ class Metrics(Answer):
     timestamp: datetime
 
 
+@dataclass(frozen=True)
+class Window(Answer):
+    """The size of a terminal, in characters, each from 1 to 1,000."""
+
+    rows: int
+    columns: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExecEntry(Answer):
     """A command that runs or ran. `command` is a text for the shell, or a list of a program and its arguments. One that
     did not end by itself has a `reason`, and one that a signal ended its `signal`; `exit_code` is None for both.
     `left` is how many processes it left running, which were ended. `stdout_bytes` and `stderr_bytes` are what it has
-    written so far, `ms` is how long it took or runs."""
+    written so far, `ms` is how long it took or runs. `tty` is the size of its terminal, if it has one, and
+    `input_bytes` is what was typed there so far."""
 
     uuid: str
     exec_id: str
@@ -894,6 +903,8 @@ class ExecEntry(Answer):
     ms: int
     stdout_bytes: int
     stderr_bytes: int
+    tty: Window | None
+    input_bytes: int
 
     @property
     def running(self) -> bool:
@@ -909,6 +920,15 @@ class Exec(ExecEntry):
     stdout: str
     stderr: str
     truncated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecInput(Answer):
+    """What was typed into the terminal of a command: `input_bytes` of it are taken, in all."""
+
+    uuid: str
+    exec_id: str
+    input_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -262,7 +262,7 @@ def test_the_next_agent_knows_what_ran(place):
     assert later.begin(read_order({"id": "cut", "command": "echo begun; sleep 1000"}, PATIENCE)).end is not None
 
 
-ORDER = {"id": "one", "command": "true", "cwd": ".", "detached": False, "digest": "d", "started_at": 1}
+ORDER = {"id": "one", "command": "true", "cwd": ".", "detached": False, "tty": None, "digest": "d", "started_at": 1}
 STREAM = {"size": 4, "kept": 4, "tail": "YWFhYQ=="}
 END = {"exit_code": 0, "signal": None, "reason": None, "left": 0, "at": 1, "streams": dict.fromkeys(STREAMS, STREAM)}
 
@@ -274,6 +274,8 @@ END = {"exit_code": 0, "signal": None, "reason": None, "left": 0, "at": 1, "stre
         (ORDER | {"command": 7}, False),
         (ORDER | {"started_at": "now"}, False),
         (ORDER | {"id": "two"}, False),
+        (ORDER | {"tty": {"rows": 24, "columns": 80}}, True),
+        (ORDER | {"tty": {"rows": "24", "columns": 80}}, False),
         ([], False),
     ],
 )
@@ -355,6 +357,14 @@ WRONG = {
     "too much time": {"timeout": 1e9},
     "a flag for a time": {"timeout": True},
     "a text for a flag": {"detach": "yes"},
+    "a flag for a terminal": {"tty": True},
+    "a terminal without columns": {"tty": {"rows": 24}},
+    "a terminal without a row": {"tty": {"rows": 0, "columns": 80}},
+    "a terminal of a thousand and one": {"tty": {"rows": 24, "columns": 1001}},
+    "a terminal of half a row": {"tty": {"rows": 0.5, "columns": 80}},
+    "a terminal with more": {"tty": {"rows": 24, "columns": 80, "depth": 3}},
+    "a terminal and input": {"tty": {"rows": 24, "columns": 80}, "stdin": "in"},
+    "more than a day": {"tty": {"rows": 24, "columns": 80}, "timeout": 86_401},
 }
 
 

@@ -13,6 +13,7 @@ import redis
 from flask import Flask
 
 from app.api.openapi import Api
+from app.core.access.keyring import CATEGORIES
 from app.core.composition import Core
 from app.core.sessions.model import Status
 from app.main import create_app
@@ -38,7 +39,7 @@ from tests.world import SECRET_KEY
 DOCUMENTS: list[str] = []
 """The OpenAPI document of the first app of this process."""
 
-ROOM = {f"rate_limit_{name}": "10000/minute" for name in ("default", "create", "chat", "wake", "delete", "work")}
+ROOM = {f"rate_limit_{name}": "10000/minute" for name in CATEGORIES}
 """Rates that no test reaches by accident."""
 
 

@@ -41,8 +41,9 @@ from tests.unit.api.helpers import (
     put_point,
 )
 
-NOT_NOTED: frozenset[str] = frozenset()
-"""Endpoints that change something and need no entry; each with a reason here."""
+NOT_NOTED = frozenset({"execs.type_in", "execs.resize"})
+"""Endpoints that change something and need no entry; each with a reason here. What is typed into a terminal comes key
+by key, and would soon be all that the audit keeps; that the terminal was begun, and by whom, is noted."""
 
 READS = {"GET", "HEAD", "OPTIONS"}
 PROMPT = "the secret of the prompt"
@@ -95,6 +96,8 @@ def test_each_of_them_leaves_an_entry(app: Flask, client: Client, core: Core, ag
         "going_back.fork": {"restore_point": POINT},
     }
     for endpoint, method, rule in mutating(app):
+        if endpoint in NOT_NOTED:
+            continue
         uuid, name = new_session(client), add_backup(core).name
         move(core, uuid, Status.ACTIVE, provisioned=True)
         if endpoint.startswith(("execs.", "files.", "ports.", "services.", "trees.")):

@@ -38,6 +38,8 @@ TABLE = {
     "execs.list_all": RouteRules(rate="work"),
     "execs.run": RouteRules(rate="work", audit="exec"),
     "execs.show": RouteRules(rate="work"),
+    "execs.type_in": RouteRules(rate="input"),
+    "execs.resize": RouteRules(rate="input"),
     "feed.stream": RouteRules(),
     "files.change": RouteRules(rate="work", audit="change_file"),
     "files.delete": RouteRules(rate="work", audit="delete_file"),

@@ -184,6 +184,8 @@ def command(exec_id: str = "e1", **fields: Any) -> dict[str, Any]:
         "ms": 1200,
         "stdout_bytes": 4,
         "stderr_bytes": 0,
+        "tty": None,
+        "input_bytes": 0,
         **fields,
     }
 

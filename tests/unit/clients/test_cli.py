@@ -48,8 +48,11 @@ POINT = "p000000000000001"
 COMMANDS = """
 create list status metrics open wake sleep revoke delete chat run execs logs kill ls cp events backups backup restore
 download decrypt dead-letters costs audit recover recovery doctor restore-points restore-point rollback fork services
-serve restart unserve service-log ports preview close-port
+shell serve restart unserve service-log ports preview close-port
 """
+
+WITHOUT_JSON = [("shell",)]
+"""Commands that are for people alone."""
 
 
 def commands() -> list[tuple[str, ...]]:
@@ -73,7 +76,7 @@ def test_all_commands_are_there() -> None:
 def test_each_command_has_json_and_an_example_in_its_help(sessionctl: Sessionctl, command: tuple[str, ...]) -> None:
     text = sessionctl(Api(), *command, "--help").out
     assert re.search(rf"Example: sessionctl {' '.join(command)}( |\b)", text)
-    assert "--json" in text
+    assert ("--json" in text) == (command not in WITHOUT_JSON)
 
 
 def test_what_a_workspace_uses_is_shown_with_the_most_of_the_hour(sessionctl: Sessionctl) -> None:

@@ -30,13 +30,16 @@ from workspaces import (
     ConnectionFailed,
     ExecNotFound,
     ExitEvent,
+    InputMoved,
     InvalidAnswer,
     KeyReused,
+    NoTerminal,
     StderrEvent,
     StdoutEvent,
     TooManyAtOnce,
     WaitTimedOut,
     WakeLate,
+    Window,
     WorkspacesError,
 )
 
@@ -128,6 +131,53 @@ def test_only_the_first_look_at_a_command_wakes_its_session() -> None:
     assert found == ["stdout", "exit"]
     assert asked(api) == [f"GET {HERE}/e1", f"GET {HERE}/e1?wake=false"]
     assert api.requests[1].headers["Last-Event-ID"] == "0-0"
+
+
+# Terminals
+
+TERMINAL: dict[str, Any] = {"tty": {"rows": 40, "columns": 120}, "input_bytes": 9}
+
+
+def typed(input_bytes: int) -> httpx.Response:
+    return answer({"uuid": UUID, "exec_id": "e1", "input_bytes": input_bytes})
+
+
+def test_a_command_is_run_in_a_terminal() -> None:
+    api = Api(answer(with_output(**RUNNING, **TERMINAL), 202), stream(sse("0-0", "exit", **command(**TERMINAL))))
+    calls = api.client().execs
+    found = calls.run(UUID, "bash", id="e1", tty=Window(40, 120), wait=0)
+    (end,) = calls.stream(UUID, "bash", id="e1", tty=Window(rows=40, columns=120))
+    assert isinstance(end, ExitEvent)
+    assert [(each.tty, each.input_bytes) for each in (found, end)] == [(Window(40, 120), 9)] * 2
+    assert api.bodies == [{"command": "bash", "id": "e1", "tty": {"rows": 40, "columns": 120}}] * 2
+
+
+def test_what_is_typed_is_sent_as_it_is() -> None:
+    api = Api(typed(12))
+    assert api.client().execs.write_input(UUID, "e1", b"\xff\x03\r", at=9).input_bytes == 12
+    assert (asked(api), api.requests[0].content) == ([f"PUT {HERE}/e1/input?at=9"], b"\xff\x03\r")
+    assert api.requests[0].headers["Content-Type"] == "application/octet-stream"
+
+
+def test_a_call_whose_answer_got_lost_types_the_same_again() -> None:
+    api = Api(httpx.ReadTimeout("lost"), typed(12))
+    api.client().execs.write_input(UUID, "e1", b"ls\r", at=9)
+    assert asked(api) == [f"PUT {HERE}/e1/input?at=9"] * 2
+    assert [each.content for each in api.requests] == [b"ls\r"] * 2
+
+
+def test_a_terminals_size_is_set() -> None:
+    api = Api(httpx.Response(204))
+    api.client().execs.set_window(UUID, "e1", 50, 132)
+    assert (asked(api), api.bodies) == ([f"PUT {HERE}/e1/window"], [{"rows": 50, "columns": 132}])
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [("input_moved", InputMoved), ("no_terminal", NoTerminal), ("asleep", Asleep)]
+)
+def test_input_that_is_not_taken_is_an_error_of_its_own(code: str, error: type[WorkspacesError]) -> None:
+    with pytest.raises(error):
+        Api(problem(409, code)).client().execs.write_input(UUID, "e1", b"x", at=0)
 
 
 # Looking, ending, waiting

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from workspaces.cli import backups, chat, execs, files, operators, ports, restore_points, services, sessions
+from workspaces.cli import backups, chat, execs, files, operators, ports, restore_points, services, sessions, shell
 from workspaces.cli.context import State, run
 from workspaces.version import VERSION
 
@@ -18,11 +18,11 @@ The service and its key come from API_URL and API_KEY, or from ~/.config/workspa
 api_url = "…" and api_key = "…".
 
 Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 not configured, not reachable, or the key is wrong;
-4 not found; 5 a wait ran out. `run` ends with the code of its command.
+4 not found; 5 a wait ran out. `run` and `shell` end with the code of their command.
 """
 
 app = typer.Typer(name="sessionctl", help=HELP, no_args_is_help=True, pretty_exceptions_enable=False)
-for module in (sessions, chat, execs, services, ports, files, backups, restore_points, operators):
+for module in (sessions, chat, execs, shell, services, ports, files, backups, restore_points, operators):
     app.add_typer(module.app)
 
 

@@ -10,7 +10,7 @@ from workspaces.decoding import decode
 from workspaces.errors import ConnectionFailed, WaitTimedOut
 from workspaces.events import EXEC_TYPES, Event, ExitEvent, typed
 from workspaces.kept_bytes import OCTETS, read_bytes
-from workspaces.models import Exec, ExecList
+from workspaces.models import Exec, ExecInput, ExecList, Window
 from workspaces.resources.base import MOST_WAIT, Resource, given, new_id, operation, path
 from workspaces.sse import SILENCE, STREAM, Raw, Stream, follow, read
 
@@ -37,6 +37,7 @@ class Execs(Resource):
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         stdin: str | None = None,
+        tty: Window | None = None,
         timeout: float | None = None,
         detach: bool | None = None,
         id: str | None = None,
@@ -45,10 +46,10 @@ class Execs(Resource):
         idempotency_key: str | None = None,
     ) -> Exec:
         """Run a command, and wait for its end; else it is `running`, and `wait_until_ended` waits on. `cwd` is relative
-        to the workspace's folder; after `timeout` seconds it is ended. With `detach` it is not waited for. Raises
+        to the workspace's folder; after `timeout` seconds it is ended. With `detach` it is not waited for. With `tty`
+        it has a terminal of this size, for `write_input`, and no `stdin`; all it writes is `stdout`. Raises
         `TooManyAtOnce`, and `KeyReused` for the id of another command."""
-        more = given(cwd=cwd, env=env, stdin=stdin, timeout=timeout, detach=detach)
-        body = {"command": command, "id": id or new_id(), **more}
+        body = _order(command, id, cwd=cwd, env=env, stdin=stdin, tty=tty, timeout=timeout, detach=detach)
         return self._post(
             Exec,
             path("session", uuid, "exec"),
@@ -67,6 +68,7 @@ class Execs(Resource):
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         stdin: str | None = None,
+        tty: Window | None = None,
         timeout: float | None = None,
         detach: bool | None = None,
         id: str | None = None,
@@ -76,8 +78,7 @@ class Execs(Resource):
         """Run a command as `run` does, and follow it: a `StdoutEvent` or `StderrEvent` for its output as it comes, and
         last an `ExitEvent`. A connection that breaks is resumed where it broke; raises `Asleep` if the session was put
         to sleep meanwhile, which has ended the command."""
-        more = given(cwd=cwd, env=env, stdin=stdin, timeout=timeout, detach=detach)
-        body = {"command": command, "id": id or new_id(), **more}
+        body = _order(command, id, cwd=cwd, env=env, stdin=stdin, tty=tty, timeout=timeout, detach=detach)
         return Stream(self._stream(uuid, body, wake, idempotency_key))
 
     @operation("listExecs")
@@ -117,6 +118,22 @@ class Execs(Resource):
         ended stays as it is."""
         query = {"signal": signal, "wake": wake}
         return decode(Exec, self._http.json("DELETE", _path(uuid, exec_id), query=query, wait=wait))
+
+    @operation("writeExecInput")
+    def write_input(self, uuid: str, exec_id: str, content: bytes, *, at: int) -> ExecInput:
+        """Type `content`, 64 KiB at most, into a command's terminal, `at` so many bytes of input. As much is taken as
+        there is room for, by the answer's `input_bytes`: send the rest again, after a pause if that is `at` itself. The
+        same call again types nothing twice. It wakes nothing; raises `Asleep`, `NoTerminal`, and
+        `InputMoved` if somebody else typed as well."""
+        where = f"{_path(uuid, exec_id)}/input"
+        sent = {"Content-Type": OCTETS}
+        return decode(ExecInput, self._http.json("PUT", where, query={"at": at}, content=content, headers=sent))
+
+    @operation("setExecWindow", "")
+    def set_window(self, uuid: str, exec_id: str, rows: int, columns: int) -> None:
+        """Set the size of a command's terminal, of which its program is told. It wakes nothing; raises `Asleep` and
+        `NoTerminal`."""
+        self._http.text("PUT", f"{_path(uuid, exec_id)}/window", body={"rows": rows, "columns": columns})
 
     def wait_until_ended(self, uuid: str, exec_id: str, *, timeout: float = 600.0) -> Exec:
         """Wait until a command has ended, and answer it with its output. Wakes nothing. Raises `WaitTimedOut` after
@@ -168,6 +185,12 @@ class Execs(Resource):
             yield (event := _typed(raw))
             if isinstance(event, ExitEvent):
                 return
+
+
+def _order(command: Command, id: str | None, *, tty: Window | None, **more: Any) -> dict[str, Any]:
+    """The body of a call that runs a command."""
+    window = {"rows": tty.rows, "columns": tty.columns} if tty else None
+    return {"command": command, "id": id or new_id(), **given(tty=window, **more)}
 
 
 def _path(uuid: str, exec_id: str) -> str:
