@@ -1,7 +1,8 @@
 """All measurements, printed as tables.
 
-    scripts/bench/run [api] [wake] [backup] [restore_points] [sleeps] [archive] [chat] [execs] [files] [trees]
-        [forward_auth] [streams] [dashboard] [model_streams] [undo_points] [cluster] [keda] [--rounds N] [--sessions N]
+    scripts/bench/run [api] [wake] [backup] [restore_points] [sleeps] [archive] [chat] [execs] [terminals] [files]
+        [trees] [forward_auth] [streams] [dashboard] [model_streams] [undo_points] [cluster] [keda] [--rounds N]
+        [--sessions N]
 
 Every target is a ratio of figures taken in the same run, in rounds that alternate, because the
 machine is noisy; single figures only tell the size of things. `cluster` and `keda` need one with the whole
@@ -30,6 +31,7 @@ from scripts.bench import (
     restore_points,
     sleeps,
     streams,
+    terminals,
     trees,
     undo_points,
     wake,
@@ -47,6 +49,7 @@ ON_THIS_MACHINE: dict[str, Table] = {
     "archive": ("An archived session of 300 MB", archive.run),
     "chat": ("Prompts, with a model that takes no time", chat.run),
     "execs": ("Commands of the API", execs.run),
+    "terminals": ("Keys typed into a terminal of a workspace", terminals.run),
     "files": ("Files of the API", files.run),
     "trees": ("Folders as archives", trees.run),
     "forward_auth": ("Forward auth, asked for every request of a workspace", forward_auth.run),

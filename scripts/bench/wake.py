@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from app.core.access.keyring import CATEGORIES
 from app.editor.code_server import CODE_SERVER
 from scripts.bench.servers import PROJECT, free_port
 from scripts.bench.table import Row
@@ -104,9 +105,7 @@ def service(data_dir: Path, *, project: Path = PROJECT, **settings: str) -> Iter
     environ = {**os.environ, "DATA_DIR": str(data_dir), "PORT": str(free_port()), "API_KEY": KEY, **settings}
     # What this run was started with is its own checkout's.
     environ = {name: text for name, text in environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    environ |= {
-        f"RATE_LIMIT_{name}": "100000/minute" for name in ("CREATE", "WAKE", "CHAT", "DELETE", "WORK", "DEFAULT")
-    }
+    environ |= {f"RATE_LIMIT_{name.upper()}": "100000/minute" for name in CATEGORIES}
     process = subprocess.Popen(
         [str(project / "scripts" / "run")], env=environ, stdout=subprocess.PIPE, stderr=sys.stderr, text=True
     )
