@@ -95,8 +95,9 @@ class Window:
 
 def window_of(given: object) -> Window:
     """The size in a JSON document. Raises ValueError for what is none."""
-    sides = given if isinstance(given, dict) and given.keys() == {"rows", "columns"} else {"rows": None}
-    if not all(type(side) is int and 1 <= side <= SIDE_MOST for side in sides.values()):
+    sides = given if isinstance(given, dict) else {}
+    allowed = (type(side) is int and 1 <= side <= SIDE_MOST for side in sides.values())
+    if sides.keys() != {"rows", "columns"} or not all(allowed):
         raise ValueError(f"must have `rows` and `columns`, each from 1 to {SIDE_MOST}")
     return Window(**sides)
 

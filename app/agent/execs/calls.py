@@ -99,7 +99,7 @@ def type_in(id_: str) -> Response:
     """Type the body into the command's terminal, `at` so many bytes of input; a part of it if there is no more room."""
     request.max_content_length = INPUT_BYTES
     at, data = natural("at", 0), request.get_data()
-    with at_terminal():
+    with _at_terminal():
         return jsonify({"input_bytes": _find(id_).terminal().write(at, data)})
 
 
@@ -110,13 +110,13 @@ def resize(id_: str) -> Response:
         window = window_of(json_object())
     except ValueError as e:
         raise Problem(400, "bad_request", f"The body {e}.") from None
-    with at_terminal():
+    with _at_terminal():
         _find(id_).terminal().resize(window)
     return jsonify({})
 
 
 @contextlib.contextmanager
-def at_terminal() -> Iterator[None]:
+def _at_terminal() -> Iterator[None]:
     """Answer why nothing can be done at a terminal."""
     try:
         yield

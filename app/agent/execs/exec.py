@@ -21,13 +21,13 @@ from types import UnionType
 from typing import Any
 
 from app.agent.disk import read_document, write_document
-from app.agent.execs.order import Order
+from app.agent.execs.order import BadOrder, Order, tty_of
 from app.agent.execs.output import Output, Stream
 from app.agent.execs.run import ENDED as RUN_ENDED
 from app.agent.execs.run import End, Run
 from app.agent.execs.runners import Runner
 from app.agent.execs.terminal import Ended, Terminal
-from app.agent.protocol import ExecReason, window_of
+from app.agent.protocol import ExecReason
 from app.agent.tools.command import in_terminal
 
 ORDER, END = "order.json", "end.json"
@@ -75,15 +75,13 @@ class Exec:
         asked |= {"digest": order.digest, "started_at": round(time.time(), 3)}
         folder.mkdir(parents=True, exist_ok=True)
         begun = cls(asked, {name: Stream(folder / name) for name in STREAMS}, None, folder)
-        if order.window is not None:
-            begun._terminal = Terminal(order.window)
-            told = in_terminal(told, begun._terminal.path)
-        try:
+        with contextlib.ExitStack() as undone:
+            if order.window is not None:
+                begun._terminal = Terminal(order.window)
+                undone.callback(begun._terminal.close)
+                told = in_terminal(told, begun._terminal.path)
             write_document(folder / ORDER, asked, durable=False)
-        except BaseException:
-            if begun._terminal is not None:
-                begun._terminal.close()
-            raise
+            undone.pop_all()
         runner.run(told, order.stdin.encode())
         begun._run = Run(runner, begun._terminal)
         return begun
@@ -92,7 +90,11 @@ class Exec:
     def load(cls, folder: Path) -> Exec | None:
         """A command of an earlier process; None if the folder has none. What did not end there is lost."""
         asked = read_document(folder / ORDER, ASKED)
-        if asked is None or not _is_window(asked["tty"]):
+        if asked is None:
+            return None
+        try:
+            tty_of(asked["tty"])
+        except BadOrder:
             return None
         try:
             ended = read_document(folder / END, ENDED) or {}
@@ -187,12 +189,6 @@ class Exec:
             self._streams[name] = outputs[name].so_far
             self.active_at = time.time()
             self._changed.notify_all()
-
-
-def _is_window(kept: Any) -> bool:
-    with contextlib.suppress(ValueError):
-        return kept is None or bool(window_of(kept))
-    return False
 
 
 def _of_file(path: Path) -> Stream:

@@ -78,7 +78,7 @@ def read_order(given: Mapping[str, Any], longest: float) -> Order:
         raise BadOrder(f"`command` and `env` must have at most {ARGUMENTS_BYTES:,} bytes; pass the rest as `stdin`")
     if len(_encoded(stdin)) > STDIN_BYTES:
         raise BadOrder(f"`stdin` must have at most {STDIN_BYTES:,} bytes")
-    window = _window(given.get("tty"))
+    window = tty_of(given.get("tty"))
     if window is not None:
         longest = max(longest, TERMINAL_SECONDS)
         if stdin:
@@ -90,7 +90,8 @@ def read_order(given: Mapping[str, Any], longest: float) -> Order:
     return Order(id_, command, cwd, environment, stdin, float(seconds), detached, window)
 
 
-def _window(given: Any) -> Window | None:
+def tty_of(given: Any) -> Window | None:
+    """The size of a terminal, None for none. Raises BadOrder."""
     try:
         return None if given is None else window_of(given)
     except ValueError as e:

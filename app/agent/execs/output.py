@@ -63,8 +63,9 @@ class Stream:
         ended the file lacks, is passed over."""
         data = self.read(offset, most)
         if not data and offset >= self.kept:
-            offset = max(offset, self.size - len(self.tail))
-            data = self.tail[offset - self.size + len(self.tail) :]
+            tail_at = self.size - len(self.tail)
+            offset = max(offset, tail_at)
+            data = self.tail[offset - tail_at :][:most]
         if not data:
             return "", self.size if ended or offset >= self.kept else offset
         if not (ended and offset + len(data) == self.size):

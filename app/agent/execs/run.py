@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import select
@@ -131,9 +132,9 @@ def _some(fd: int) -> bytes:
     """Some bytes; none at the end, which a terminal that a program hung up tells by an error."""
     try:
         return os.read(fd, READ_BYTES)
-    except BlockingIOError:
-        raise
-    except OSError:
+    except OSError as e:
+        if e.errno != errno.EIO:
+            raise
         return b""
 
 

@@ -71,8 +71,13 @@ def attend(calls: Execs, uuid: str, exec_id: str, events: Stream[Event], shown: 
         say(f"sessionctl: the command goes on. Look at it with: sessionctl logs {uuid} {exec_id} -f")
         say(f"End it with: sessionctl kill {uuid} {exec_id}")
     except (Asleep, ExecNotFound):
-        say(f"sessionctl: it is not known whether the command began; look with: sessionctl execs {uuid}")
+        say_unknown(uuid)
     raise typer.Exit(INTERRUPTED)
+
+
+def say_unknown(uuid: str) -> None:
+    """Say how to look for a command of which it is not known whether it began."""
+    say(f"sessionctl: it is not known whether the command began; look with: sessionctl execs {uuid}")
 
 
 def how_it_ended(ended: ExecEntry) -> int:

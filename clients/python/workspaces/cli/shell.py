@@ -16,7 +16,7 @@ import typer
 from workspaces.cli.context import FAILED, Uuid, client, named_values
 from workspaces.cli.execs import Cwd, Wake
 from workspaces.cli.output import say
-from workspaces.cli.running import ENDED, INTERRUPTED, WHY, ending, how_it_ended
+from workspaces.cli.running import ENDED, INTERRUPTED, WHY, ending, how_it_ended, say_unknown
 from workspaces.cli.terminal import MOST_INPUT, Bell, Escape, Sender, raw, window_of
 from workspaces.errors import Asleep, ConnectionFailed, NotFound, WorkspacesError
 from workspaces.events import Event, ExitEvent, OutputEvent
@@ -108,7 +108,7 @@ def _begun(calls: Execs, uuid: str, command: str | list[str], cwd: str | None, e
         window = window_of(sys.stdout.fileno())
         return calls.run(uuid, command, cwd=cwd, env=env or None, tty=window, id=new_id(), wake=wake, wait=0)
     except KeyboardInterrupt:
-        say(f"sessionctl: it is not known whether the command began; look with: sessionctl execs {uuid}")
+        say_unknown(uuid)
         raise typer.Exit(INTERRUPTED) from None
 
 
