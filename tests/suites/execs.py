@@ -89,7 +89,7 @@ class Execs:
     def test_a_shell_in_a_terminal_is_used_until_its_session_sleeps(self, chat: Conversation) -> None:
         shell = Terminal(chat, "PS1='ready ' exec bash --norc")
         shell.shows("ready ")
-        shell.type("stty size; tty; echo so > /dev/tty; sleep 1000\r")
+        shell.type("stty size; tty; sh -c 'echo so > /dev/tty; exec sleep 1000'\r")
         shell.shows("30 100\r\n/dev/pts/")
         shell.shows("so\r\n")
         shell.calls.set_window(shell.uuid, shell.id, 5, 7)
