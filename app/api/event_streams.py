@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from threading import BoundedSemaphore
 from typing import Any, TypeVar, cast
 
@@ -20,6 +19,7 @@ from app.api.message_schemas import MessageSchema, fields_of
 from app.api.security import caller
 from app.api.tenant_limits import Kind, hold
 from app.core.access.tokens import AccessToken
+from app.core.ahead import begun
 from app.core.composition import Core
 from app.core.errors import PromptNotFound, SessionError, SessionNotFound, StateUnavailable
 from app.core.limit_errors import ServerStreamsFull
@@ -207,11 +207,11 @@ def message_of(uuid: str, message: Prompt) -> dict[str, Any]:
 def by_parts(parts: Iterator[T], lines_of: Callable[[T], Iterable[str]]) -> Iterator[str]:
     """The lines of a stream about what grows in a workspace: those of each part; for one without any, that the stream
     is still there. The first part is read before the answer begins, so that an error is an answer."""
-    first = next(parts)
+    told = begun(parts)
 
     def lines() -> Iterator[str]:
         try:
-            for part in chain([first], parts):
+            for part in told:
                 yield from list(lines_of(part)) or [STILL_HERE]
         except SessionError as error:
             log.info("event stream ended early: %s", error)

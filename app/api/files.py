@@ -10,7 +10,7 @@ from typing import Any
 from flask import Response, request
 from werkzeug.routing import BaseConverter
 
-from app.agent.protocol import FILE_PIECE
+from app.agent.protocol import FILE_PIECE, FileFault
 from app.api.answers import BYTES, OCTETS, Answer
 from app.api.blueprint import Blueprint
 from app.api.current import core
@@ -27,6 +27,7 @@ from app.api.security import visible_session
 from app.api.tenant_limits import hold_transfer
 from app.core.errors import FileRefused
 from app.core.files.model import Entry, Listing, NewFile
+from app.core.reach import Reach
 from app.core.sessions.model import Record
 from app.http.bodies import body_pieces
 from app.http.problems import Problem
@@ -36,6 +37,9 @@ blp = Blueprint("files", __name__, description="Files in a workspace: list, read
 
 HERE = "/session/<session:uuid>/files"
 ANY = "*"
+LOOKS = 3
+"""At a file that others replace all the time, until its bytes are those of the look."""
+
 ETAG = {"ETag": {"schema": {"type": "string"}}}
 
 
@@ -67,18 +71,11 @@ def listing(query: dict[str, Any], uuid: str) -> Listing:
 @blp.operation("readFile", *ERRORS, 400, 412, 416, rate="work")
 def read(query: dict[str, Any], uuid: str, path: str) -> Response:
     """Read a file. One that is replaced or cut short meanwhile breaks the answer off."""
-    record, at = visible_session(uuid), true_path()
-    with ExitStack() as slot:
-        slot.enter_context(held(record))
-        found = core().files.entry(uuid, at, reach_of(query))
-        slot.enter_context(passing(record, found.size))
-        response = of_file(found)
-        if response.status_code in (200, 206) and request.method != "HEAD":
-            part = response.content_range
-            start, stop = part.start or 0, part.stop or found.size or 0
-            response.response = core().files.read(uuid, at, found, start, stop)
-        response.call_on_close(slot.pop_all().close)
-        return response
+    record, at, reach = visible_session(uuid), true_path(), reach_of(query)
+    for _ in range(LOOKS):
+        if (response := with_bytes(record, at, reach)) is not None:
+            return response
+    raise FileRefused(FileFault.FILE_CHANGED, "")
 
 
 @blp.route(f"{HERE}/<file:path>", methods=["PUT"])
@@ -151,6 +148,27 @@ def true_path() -> str:
     return path.split("/files/", 1)[1].encode("latin-1").decode("utf-8", "surrogateescape")
 
 
+def with_bytes(record: Record, path: str, reach: Reach) -> Response | None:
+    """The answer with a file, of which the first bytes are there; None if another file took its place between the look
+    at it and these."""
+    with ExitStack() as slot:
+        slot.enter_context(held(record))
+        found = core().files.entry(record.uuid, path, reach)
+        slot.enter_context(passing(record, found.size))
+        response = of_file(found)
+        if response.status_code in (200, 206) and request.method != "HEAD":
+            part = response.content_range
+            start, stop = part.start or 0, part.stop or found.size or 0
+            try:
+                response.response = core().files.read(record.uuid, path, found, start, stop)
+            except FileRefused as refused:
+                if refused.code == FileFault.FILE_CHANGED:
+                    return None
+                raise
+        response.call_on_close(slot.pop_all().close)
+        return response
+
+
 def of_file(found: Entry) -> Response:
     """The answer with a file, still without its bytes, as the conditions and the range of this request want it."""
     response = Response(mimetype=OCTETS)
@@ -159,7 +177,7 @@ def of_file(found: Entry) -> Response:
     response.content_length = found.size or 0
     response.make_conditional(request, accept_ranges=True, complete_length=found.size)
     if response.status_code == 412:
-        raise FileRefused("file_changed", "")
+        raise FileRefused(FileFault.FILE_CHANGED, "")
     return response
 
 
@@ -170,7 +188,7 @@ def matched() -> Collection[str] | None:
         return None
     etags = [ANY] if given.star_tag else sorted(given.as_set())
     if not etags:
-        raise FileRefused("file_changed", "")
+        raise FileRefused(FileFault.FILE_CHANGED, "")
     return etags
 
 

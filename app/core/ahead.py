@@ -1,13 +1,19 @@
-"""Overlaps two slow ends: an item is fetched while the one before it is used."""
+"""Items that are slow to fetch: the first before an answer begins, each other while the one before it is used."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from itertools import chain, islice
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+def begun(items: Iterator[T]) -> Iterator[T]:
+    """The items, of which the first is fetched before this returns. Raises what fetching it raises."""
+    return chain(list(islice(items, 1)), items)
 
 
 def ahead(items: Iterator[T]) -> Generator[T, None, None]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from app.agent.protocol import Window
+from app.core.ahead import begun
 from app.core.execs.client import READ_MOST, ExecClient
 from app.core.execs.model import Exec, NewExec, Piece
 from app.core.reach import Reach, WaitingAsk, Workspaces
@@ -51,14 +52,9 @@ class Execs:
         return self._workspaces.ask(uuid, reach, self._client.known)
 
     def read(self, uuid: str, id_: str, stream: str, offset: int, end: int, reach: Reach) -> Iterator[bytes]:
-        """The bytes of a stream from `offset` to before `end`, in pieces; fewer where it is shorter."""
-        while offset < end:
-            ask = partial(self._client.read, id_=id_, stream=stream, offset=offset, most=min(READ_MOST, end - offset))
-            data = self._workspaces.ask(uuid, reach, ask)
-            if not data:
-                return
-            yield data
-            offset += len(data)
+        """The bytes of a stream from `offset` to before `end`, in pieces, of which the first is there; fewer where it
+        is shorter."""
+        return begun(self._pieces(uuid, id_, stream, offset, end, reach))
 
     def follow(
         self, uuid: str, id_: str, seen: Mapping[str, int], reach: Reach, seconds: float, quiet: float
@@ -73,6 +69,15 @@ class Execs:
             partial(self._client.piece, id_=id_, seen=seen, wait=0.0),
             lambda piece: partial(self._client.piece, id_=id_, seen=piece.following, wait=wait),
         )
+
+    def _pieces(self, uuid: str, id_: str, stream: str, offset: int, end: int, reach: Reach) -> Iterator[bytes]:
+        while offset < end:
+            ask = partial(self._client.read, id_=id_, stream=stream, offset=offset, most=min(READ_MOST, end - offset))
+            data = self._workspaces.ask(uuid, reach, ask)
+            if not data:
+                return
+            yield data
+            offset += len(data)
 
     def _awaited(self, uuid: str, reach: Reach, wait: float, ask: WaitingAsk[Exec], *, again: bool = True) -> Exec:
         """What the agent answers, once the command has ended or so many seconds after the call."""

@@ -8,7 +8,7 @@ from itertools import chain
 
 from app.agent.protocol import FILE_PIECE
 from app.core.agents.agent import Agent
-from app.core.ahead import ahead
+from app.core.ahead import ahead, begun
 from app.core.files.client import FileClient
 from app.core.files.model import Entry, Listing, NewFile
 from app.core.files.transfers import Transfers
@@ -37,9 +37,9 @@ class Files:
         return self._workspaces.ask(uuid, reach, lambda agent: self._client.entry(agent, path))
 
     def read(self, uuid: str, path: str, found: Entry, offset: int, end: int) -> Iterator[bytes]:
-        """The bytes of the file `found` there from `offset` to before `end`, in pieces. Raises `FileRefused` once it is
-        replaced or cut short; one that only grows is read to the end that it had."""
-        pieces = self._pieces(uuid, path, found, offset, end)
+        """The bytes of the file `found` there from `offset` to before `end`, in pieces, of which the first is there.
+        Raises `FileRefused` once it is replaced or cut short; one that only grows is read to the end that it had."""
+        pieces = begun(self._pieces(uuid, path, found, offset, end))
         return ahead(pieces) if end - offset > FILE_PIECE else pieces
 
     def write(self, uuid: str, wanted: NewFile, pieces: Iterator[bytes], reach: Reach) -> tuple[Entry, bool]:

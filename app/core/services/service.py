@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import chain
 
+from app.core.ahead import begun
 from app.core.reach import Reach, WaitingAsk, Workspaces
 from app.core.services.client import ServiceClient
 from app.core.services.model import LogPiece, NewService, Service
@@ -56,19 +56,8 @@ class Services:
         self._workspaces.ask(uuid, reach, lambda agent: self._client.stop(agent, name), again=False)
 
     def log(self, uuid: str, name: str, tail: int | None, reach: Reach) -> Iterator[str]:
-        """The log as it is now, or its last `tail` bytes, in pieces. The first is read before this returns, so that an
-        error comes then."""
-        ask = partial(self._client.piece, name=name, wait=0.0)
-        first = self._workspaces.ask(uuid, reach, partial(ask, at=_beginning(tail)))
-
-        def rest() -> Iterator[str]:
-            piece, left = first, LOG_KEPT
-            # What an agent says of the size is not trusted.
-            while not piece.empty and piece.following < first.size and (left := left - len(piece.text)) > 0:
-                piece = self._workspaces.ask(uuid, reach, partial(ask, at=_after(piece)))
-                yield piece.text
-
-        return chain([first.text], rest())
+        """The log as it is now, or its last `tail` bytes, in pieces, of which the first is there."""
+        return begun(self._texts(uuid, name, tail, reach))
 
     def follow(
         self, uuid: str, name: str, seen: int | None, tail: int | None, reach: Reach, seconds: float, quiet: float
@@ -85,6 +74,16 @@ class Services:
             partial(self._client.piece, name=name, at=at, wait=0.0),
             lambda piece: partial(self._client.piece, name=name, at=_after(piece), wait=wait),
         )
+
+    def _texts(self, uuid: str, name: str, tail: int | None, reach: Reach) -> Iterator[str]:
+        ask = partial(self._client.piece, name=name, wait=0.0)
+        piece = self._workspaces.ask(uuid, reach, partial(ask, at=_beginning(tail)))
+        yield piece.text
+        size, left = piece.size, LOG_KEPT
+        # What an agent says of the size is not trusted.
+        while not piece.empty and piece.following < size and (left := left - len(piece.text)) > 0:
+            piece = self._workspaces.ask(uuid, reach, partial(ask, at=_after(piece)))
+            yield piece.text
 
     def _awaited(
         self, uuid: str, reach: Reach, wait: float, ask: WaitingAsk[Service], *, again: bool = True

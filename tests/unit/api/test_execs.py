@@ -102,6 +102,21 @@ def test_the_bytes_of_a_stream_and_parts_of_them(client: Client, uuid: str, work
     assert client.get(path.replace("stdout", "stderr")).data == b""
 
 
+def test_a_workspace_that_ends_before_the_first_bytes_is_told_as_a_problem(
+    client: Client, uuid: str, workspace: Workspace, core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = core.execs.show
+
+    def and_asleep(*asked: Any) -> Any:
+        found = look(*asked)
+        workspace.sleep()
+        return found
+
+    run(client, uuid, "echo here", id="it")
+    monkeypatch.setattr(core.execs, "show", and_asleep)
+    check_problem(client.get(f"/session/{uuid}/exec/it?stream=stdout&wake=false"), 409, "asleep")
+
+
 def test_the_output_is_streamed_as_it_comes(client: Client, uuid: str, workspace: Workspace) -> None:
     answer = run(client, uuid, "echo ü; while [ ! -e go ]; do sleep 0.01; done; echo late >&2; exit 2", STREAM, id="it")
     events = streamed(answer)

@@ -165,6 +165,42 @@ def test_a_file_changed_in_between_is_not_mixed(files: Files, workspace: Workspa
                 list(answer)
 
 
+@pytest.mark.parametrize("content", [b"short", LONG])
+def test_one_replaced_before_its_first_bytes_are_read_is_looked_at_anew(
+    files: Files, workspace: Workspace, core: Core, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    """The answer is the new one; only a file that is replaced after each look is told as changed."""
+    look, replaced = core.files.entry, iter([content, None])
+
+    def and_replaced(*asked: Any) -> Any:
+        found = look(*asked)
+        if (new := next(replaced, None)) is not None:
+            files.write("data", new)
+        return found
+
+    files.write("data", b"before")
+    monkeypatch.setattr(core.files, "entry", and_replaced)
+    answer = files.read("data")
+    assert (answer.status_code, answer.data) == (200, content)
+    replaced = iter([b"%d" % number for number in range(9)])
+    check_problem(files.read("data"), 412, "file_changed")
+
+
+def test_a_workspace_that_ends_before_the_first_bytes_is_told_as_a_problem(
+    files: Files, workspace: Workspace, core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = core.files.entry
+
+    def and_asleep(*asked: Any) -> Any:
+        found = look(*asked)
+        workspace.sleep()
+        return found
+
+    files.write("data", b"here")
+    monkeypatch.setattr(core.files, "entry", and_asleep)
+    check_problem(files.read("data"), 409, "illegal_state")
+
+
 def test_a_folder_is_listed_by_name_in_pages(files: Files, workspace: Workspace) -> None:
     for name in ("b/2", "b/1", "a", "c d", "c%20b", "new\nline", "ü"):
         files.write(name, b"x")

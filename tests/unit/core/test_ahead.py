@@ -1,4 +1,4 @@
-"""One item is fetched ahead, and no more."""
+"""The first item is fetched at once, or one ahead, and no more."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from threading import Event
 
 import pytest
 
-from app.core.ahead import ahead
+from app.core.ahead import ahead, begun
 from tests.waiting import PATIENCE
 
 WHERE = ContextVar("WHERE", default="nowhere")
@@ -22,6 +22,25 @@ def test_all_come_in_their_order_in_the_callers_context() -> None:
     WHERE.set("here")
     assert list(ahead(items())) == ["0 here", "1 here", "2 here"]
     assert list(ahead(iter([]))) == []
+
+
+def test_the_first_is_fetched_at_once_with_its_error() -> None:
+    fetched = []
+
+    def items(last: int) -> Iterator[int]:
+        for number in range(last):
+            fetched.append(number)
+            yield number
+        raise ValueError
+
+    given = begun(items(2))
+    assert fetched == [0]
+    assert [next(given), next(given)] == [0, 1]
+    with pytest.raises(ValueError):
+        next(given)
+    with pytest.raises(ValueError):
+        begun(items(0))
+    assert list(begun(iter([]))) == []
 
 
 def test_the_next_one_is_fetched_while_one_is_used() -> None:
