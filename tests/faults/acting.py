@@ -10,13 +10,12 @@ from datetime import datetime
 from typing import Any
 
 import requests
-from urllib3.exceptions import NewConnectionError
 
-from tests.faults.chronicle import Deed, Outcome
+from tests.faults.caller import ASYNC, Caller
+from tests.faults.chronicle import Outcome
 from tests.faults.counting import prompt as counting_prompt
 from tests.faults.scene import BACK, Prompt, Scene, Subject, Written
-
-ASYNC = {"Prefer": "respond-async"}
+from tests.faults.working import Working
 
 MOST_PROMPTS = 12
 """Of a session in one round, so that all can be worked off in the quiet after it."""
@@ -24,14 +23,8 @@ MOST_PROMPTS = 12
 MOST_BACKUPS = 25
 CROWDED = 0.7
 TRIES = 8
-AWAY = 0.05
-"""s after a call that was not answered: while nothing runs there is nothing to be quick for."""
-
 MANY = 1_000
 """Files of a folder that makes a backup take its time."""
-
-OVERTAKEN = ("start_failed", "stop_failed", "teardown_failed", "superseded", "request_in_progress")
-"""Codes of a 409 to a call that had its effect before it waited."""
 
 
 class Actor(threading.Thread):
@@ -50,6 +43,8 @@ class Actor(threading.Thread):
         super().__init__(name=name, daemon=True)
         self.without, self.crowd = without, crowd
         self.scene, self.chance, self.over = scene, chance, over
+        self.caller = Caller(scene, name, chance, over)
+        self.working = Working(self.caller)
         self.prompts: dict[str, int] = {}
         self.beside: list[threading.Thread] = []
 
@@ -84,7 +79,7 @@ class Actor(threading.Thread):
             (self.sleep, 10), (self.wake, 6), (self.scale, 4), (self.chat, 14), (self.chat_again, 4),
             (self.stream, 4), (self.hang_up, 3), (self.cancel, 3), (self.back_up, 5), (self.write, 6),
             (self.delete, 3), (self.drop_backup, 4), (self.revoke, 2), (self.open, 2), (self.keep_up, 2),
-            (self.look, 3), (self.save, 6), (self.roll_back, 8), (self.fork, 8),
+            (self.look, 3), (self.save, 6), (self.roll_back, 8), (self.fork, 8), *self.working.acts(),
         ]  # fmt: skip
         acts = [each for each in acts if each[0].__name__ not in self.without]
         return self.chance.choices([each for each, _ in acts], [weight for _, weight in acts])[0]
@@ -109,7 +104,7 @@ class Actor(threading.Thread):
             self.scene.keyed.add(mark)
         for _ in range(TRIES if mark in self.scene.keyed else 1):
             what = "restore" if backup else "create"
-            deed, answer = self.do(None, what, "POST", path, body, headers, about=backup)
+            deed, answer = self.caller.do(None, what, "POST", path, body, headers, about=backup)
             self.scene.makings[mark].append(deed)
             if deed.accepted and answer is not None:
                 uuid = deed.uuid = str(answer.json()["uuid"])
@@ -121,25 +116,25 @@ class Actor(threading.Thread):
         return None
 
     def sleep(self, subject: Subject) -> None:
-        self.do(subject, "sleep", "POST", f"/session/{subject.uuid}/sleep", None, self.patience())
+        self.caller.do(subject, "sleep", "POST", f"/session/{subject.uuid}/sleep", None, self.caller.patience())
 
     def wake(self, subject: Subject) -> None:
-        self.do(subject, "wake", "POST", f"/session/{subject.uuid}/wake", None, self.patience())
+        self.caller.do(subject, "wake", "POST", f"/session/{subject.uuid}/wake", None, self.caller.patience())
 
     def scale(self, subject: Subject) -> None:
         what = self.chance.choice(["scale-up", "scale-down"])
-        self.do(subject, what, "POST", f"/session/{subject.uuid}/{what}", None, {"Prefer": "wait=2"})
+        self.caller.do(subject, what, "POST", f"/session/{subject.uuid}/{what}", None, {"Prefer": "wait=2"})
 
     def chat(self, subject: Subject) -> None:
         """A new prompt."""
         if prompt := self.new_prompt(subject):
-            self.bring(subject, prompt, "chat", self.patience())
+            self.bring(subject, prompt, "chat", self.caller.patience())
 
     def chat_again(self, subject: Subject) -> None:
         """A prompt that came before."""
         if subject.prompts:
             prompt = self.chance.choice(list(subject.prompts.values()))
-            self.bring(subject, prompt, "chat again", self.patience())
+            self.bring(subject, prompt, "chat again", self.caller.patience())
 
     def hang_up(self, subject: Subject) -> None:
         """A prompt whose caller goes away while it waits for the answer; maybe it calls again."""
@@ -154,48 +149,29 @@ class Actor(threading.Thread):
         if prompt is None:
             return
         most = self.chance.choice([1, 3, 100])
-        deed = self.scene.chronicle.begin("chat", self.name, subject.uuid, prompt.id)
-        self.noted(subject, deed)
-        prompt.brought.append(deed)
-        outcome, seen = Outcome.UNKNOWN, 0
-        try:
-            with self.scene.place.call(
-                "POST",
-                f"/session/{subject.uuid}/chat",
-                self.body(prompt),
-                {"Accept": "text/event-stream"},
-                3,
-                stream=True,
-            ) as answer:
-                outcome = self.judged(deed, answer)
-                if outcome is Outcome.ACCEPTED:
-                    outcome = Outcome.UNKNOWN
-                    for line in answer.iter_lines(chunk_size=1):
-                        seen += line.startswith(b"event:")
-                        # The first thing told is told because it was taken.
-                        outcome = Outcome.ACCEPTED if seen else outcome
-                        if seen >= most:
-                            break
-        except (requests.RequestException, AttributeError) as error:
-            outcome = Outcome.REFUSED if _never_arrived(error) else outcome
-        self.scene.chronicle.end(deed, outcome, f"stream, {seen} events")
+        self.caller.follow(
+            subject, "chat", f"/session/{subject.uuid}/chat", self.body(prompt),
+            about=prompt.id, timeout=3, most=most, noting=prompt.brought.append,
+        )  # fmt: skip
 
     def cancel(self, subject: Subject) -> None:
         if subject.prompts:
             prompt = self.chance.choice(list(subject.prompts.values())[-3:])
             path = f"/session/{subject.uuid}/messages/{prompt.id}/cancel"
-            self.do(subject, "cancel", "POST", path, None, {}, about=prompt.id)
+            self.caller.do(subject, "cancel", "POST", path, None, {}, about=prompt.id)
 
     def back_up(self, subject: Subject) -> None:
-        self.do(subject, "backup", "POST", f"/session/{subject.uuid}/backup", None, {})
+        self.caller.do(subject, "backup", "POST", f"/session/{subject.uuid}/backup", None, {})
 
     def save(self, subject: Subject) -> None:
-        self.do(subject, "point", "POST", f"/session/{subject.uuid}/restore-points", None, self.patience())
+        self.caller.do(
+            subject, "point", "POST", f"/session/{subject.uuid}/restore-points", None, self.caller.patience()
+        )
 
     def point(self, subject: Subject) -> dict[str, Any]:
         """One of the session's restore points, {} where it has none."""
         path = f"/session/{subject.uuid}/restore-points"
-        deed, answer = self.do(subject, "list points", "GET", path, None, {})
+        deed, answer = self.caller.do(subject, "list points", "GET", path, None, {})
         listed = answer.json()["restore_points"] if deed.accepted and answer is not None else []
         return self.chance.choice([each for each in listed if not each["broken"]] or [{}])
 
@@ -205,10 +181,12 @@ class Actor(threading.Thread):
         if subject.prompts and self.chance.random() < 0.4:
             prompt = self.chance.choice(sorted(subject.prompts))
             if self.is_up(subject):
-                self.do(subject, "undo", "POST", path, {"message_id": prompt}, self.patience(), about=prompt)
+                self.caller.do(
+                    subject, "undo", "POST", path, {"message_id": prompt}, self.caller.patience(), about=prompt
+                )
         elif point := self.point(subject):
             body = {"restore_point": point["id"]}
-            self.do(subject, "rollback", "POST", path, body, self.patience(), about=point["id"])
+            self.caller.do(subject, "rollback", "POST", path, body, self.caller.patience(), about=point["id"])
 
     def is_up(self, subject: Subject) -> bool:
         """Whether it is active, with its files."""
@@ -226,7 +204,7 @@ class Actor(threading.Thread):
         same = self.chance.random() < 0.5
         user = subject.user if same else self.scene.mark()
         path, body = f"/session/{subject.uuid}/fork", {"user_id": user, **wanted}
-        deed, answer = self.do(None, "fork", "POST", path, body, ASYNC, about=next(iter(wanted.values())))
+        deed, answer = self.caller.do(None, "fork", "POST", path, body, ASYNC, about=next(iter(wanted.values())))
         deeds = [deed] if same else self.scene.makings[user]
         (self.scene.forkings if same else self.scene.makings)[user].append(deed)
         made = None
@@ -268,11 +246,11 @@ class Actor(threading.Thread):
     def delete(self, subject: Subject) -> None:
         how = self.chance.choice(["", "", "?backup=true", "?backup=false"])
         what = "delete unsaved" if "false" in how else "delete"
-        self.do(subject, what, "DELETE", f"/session/{subject.uuid}{how}", None, self.patience())
+        self.caller.do(subject, what, "DELETE", f"/session/{subject.uuid}{how}", None, self.caller.patience())
 
     def drop_backup(self, _: Subject) -> None:
         """Delete a backup while others may be using it; or only look which there are."""
-        deed, answer = self.do(None, "list backups", "GET", "/backups?limit=1000", None, {})
+        deed, answer = self.caller.do(None, "list backups", "GET", "/backups?limit=1000", None, {})
         if answer is None or not deed.accepted:
             return
         names = [backup["name"] for backup in answer.json()["backups"] if self.scene.ours(backup["name"])]
@@ -281,7 +259,7 @@ class Actor(threading.Thread):
             name = self.chance.choice(names)
             if self.chance.random() < 0.3:
                 self.contend(name)
-            self.do(None, "drop backup", "DELETE", f"/backups/{name}", None, {}, about=name)
+            self.caller.do(None, "drop backup", "DELETE", f"/backups/{name}", None, {}, about=name)
 
     def contend(self, name: str) -> None:
         """Restore this backup at the same moment as it is deleted."""
@@ -291,7 +269,7 @@ class Actor(threading.Thread):
 
                 def restore(slot: int = slot, mark: str = mark) -> None:
                     path, body = f"/backups/{name}/restore", {"user_id": mark}
-                    deed, answer = self.do(None, "restore", "POST", path, body, ASYNC, about=name)
+                    deed, answer = self.caller.do(None, "restore", "POST", path, body, ASYNC, about=name)
                     self.scene.makings[mark].append(deed)
                     subject = None
                     if deed.accepted and answer is not None:
@@ -304,19 +282,18 @@ class Actor(threading.Thread):
                 return
 
     def revoke(self, subject: Subject) -> None:
-        self.do(subject, "revoke", "POST", f"/session/{subject.uuid}/revoke", None, {})
+        self.caller.do(subject, "revoke", "POST", f"/session/{subject.uuid}/revoke", None, {})
 
     def open(self, subject: Subject) -> None:
         """A token; or a link, which is followed."""
         if self.chance.random() < 0.5:
-            deed, answer = self.do(subject, "token", "POST", f"/session/{subject.uuid}/token", None, {})
+            deed, answer = self.caller.do(subject, "token", "POST", f"/session/{subject.uuid}/token", None, {})
             if deed.accepted and answer is not None:
                 subject.tokens.append((answer.json()["token"], deed))
             return
-        deed, answer = self.do(subject, "open", "POST", f"/session/{subject.uuid}/open", None, {})
+        deed, answer = self.caller.do(subject, "open", "POST", f"/session/{subject.uuid}/open", None, {})
         if deed.accepted and answer is not None:
-            visit = self.scene.chronicle.begin("visit", self.name, subject.uuid)
-            self.noted(subject, visit)
+            visit = self.caller.begin(subject, "visit")
             seen = ""
             with suppress(requests.RequestException):
                 seen = self.scene.place.visit(answer.json()["url"])
@@ -324,7 +301,7 @@ class Actor(threading.Thread):
 
     def keep_up(self, subject: Subject) -> None:
         body = {"seconds": self.chance.choice([0, 2, 5])}
-        self.do(subject, "keepalive", "POST", f"/session/{subject.uuid}/keepalive", body, {})
+        self.caller.do(subject, "keepalive", "POST", f"/session/{subject.uuid}/keepalive", body, {})
 
     def look(self, subject: Subject) -> None:
         """What only reads must answer all the time."""
@@ -333,12 +310,9 @@ class Actor(threading.Thread):
             ["/sessions", "/sessions?status=active", f"/sessions?user_id={subject.user}", own, f"{own}/messages",
              f"{own}/activity", f"{own}/backups", "/metrics"]
         )  # fmt: skip
-        self.do(subject, "look", "GET", path, None, {}, about=path)
+        self.caller.do(subject, "look", "GET", path, None, {}, about=path)
 
     # How they are made
-
-    def patience(self) -> dict[str, str]:
-        return self.chance.choice([ASYNC, ASYNC, ASYNC, {"Prefer": "wait=1"}])
 
     def new_prompt(self, subject: Subject) -> Prompt | None:
         if self.prompts.setdefault(subject.uuid, 0) >= MOST_PROMPTS // 3:
@@ -354,63 +328,14 @@ class Actor(threading.Thread):
 
     def bring(self, subject: Subject, prompt: Prompt, what: str, headers: dict[str, str], timeout: float = 20) -> None:
         path = f"/session/{subject.uuid}/chat"
-        self.do(
-            subject, what, "POST", path, self.body(prompt), headers, about=prompt.id, timeout=timeout, prompt=prompt
+        self.caller.do(
+            subject,
+            what,
+            "POST",
+            path,
+            self.body(prompt),
+            headers,
+            about=prompt.id,
+            timeout=timeout,
+            noting=prompt.brought.append,
         )
-
-    def noted(self, subject: Subject | None, deed: Deed) -> None:
-        if subject is not None:
-            subject.deeds.append(deed)
-
-    def do(
-        self,
-        subject: Subject | None,
-        what: str,
-        method: str,
-        path: str,
-        body: Any,
-        headers: dict[str, str],
-        *,
-        about: str = "",
-        timeout: float = 20.0,
-        prompt: Prompt | None = None,
-    ) -> tuple[Deed, requests.Response | None]:
-        """Make a call and note what became of it; the answer, None where there was none."""
-        deed = self.scene.chronicle.begin(what, self.name, subject.uuid if subject else "", about)
-        self.noted(subject, deed)
-        if prompt is not None:
-            prompt.brought.append(deed)
-        answer = None
-        try:
-            answer = self.scene.place.call(method, path, body, headers, timeout)
-            outcome, detail = self.judged(deed, answer), f"{answer.status_code} {answer.text}"
-        except requests.RequestException as error:
-            outcome = Outcome.REFUSED if _never_arrived(error) else Outcome.UNKNOWN
-            detail = type(error).__name__
-            self.over.wait(AWAY)
-        self.scene.chronicle.end(deed, outcome, detail)
-        return deed, answer
-
-    def judged(self, deed: Deed, answer: requests.Response) -> Outcome:
-        """What an answer says of its call; one that no fault explains is noted as trouble."""
-        status = answer.status_code
-        if status < 400:
-            return Outcome.ACCEPTED
-        code = _code(answer)
-        if status == 500 or (status != 502 and not code):
-            self.scene.trouble("internal error", deed.uuid, f"{deed.what} {deed.about}: {status} {answer.text[:500]}")
-        if status >= 500 or code in OVERTAKEN:
-            return Outcome.UNKNOWN
-        return Outcome.REFUSED
-
-
-def _code(answer: requests.Response) -> str:
-    with suppress(ValueError, AttributeError):
-        return str(answer.json().get("error", ""))
-    return ""
-
-
-def _never_arrived(error: Exception) -> bool:
-    """Whether nobody listened where the call went."""
-    reason = getattr(error.args[0], "reason", None) if error.args else None
-    return isinstance(reason, NewConnectionError)

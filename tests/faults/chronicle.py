@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -39,6 +39,8 @@ class Deed:
     ended: float = float("inf")
     outcome: Outcome = Outcome.UNKNOWN
     detail: str = ""
+    arrived: bool = False
+    """Whether it was refused by what it was about, and not before it got there."""
 
     @property
     def fault(self) -> bool:
@@ -61,6 +63,27 @@ class Deed:
 
     def overlaps(self, begin: float, end: float) -> bool:
         return self.possible and self.begun <= end and self.latest >= begin
+
+
+@dataclass(eq=False)
+class Brought:
+    """What calls brought, one of which may repeat another."""
+
+    brought: list[Deed] = field(default_factory=list, kw_only=True)
+
+    @property
+    def accepted(self) -> bool:
+        return any(deed.accepted for deed in self.brought)
+
+    @property
+    def possible(self) -> bool:
+        """Whether it may be there."""
+        return any(deed.possible for deed in self.brought)
+
+    @property
+    def first(self) -> float:
+        """When it may have been taken at the earliest."""
+        return min(deed.begun for deed in self.brought)
 
 
 class Chronicle:

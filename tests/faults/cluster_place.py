@@ -38,7 +38,7 @@ from tests.cluster.node import volume
 from tests.cluster.product import SYSTEM, WORKSPACES, kubectl
 from tests.faults.counting import counting
 from tests.faults.judging import session_of
-from tests.faults.places import SETTINGS, checksums, page_opened, parts_in, said, text_of
+from tests.faults.places import SETTINGS, checksums, content_of, line_of, page_opened, parts_in, said, text_of
 from tests.model_server import ModelServer
 from tests.waiting import wait_for
 from workers.runtime.kubernetes import names
@@ -89,7 +89,8 @@ class ClusterPlace:
         self, method: str, path: str, body: Any, headers: Mapping[str, str], timeout: float, *, stream: bool = False
     ) -> requests.Response:
         shown = {**headers} if "Authorization" in headers else {"X-API-Key": self._key, **headers}
-        answer = requests.request(method, self.url + path, json=body, headers=shown, timeout=timeout, stream=stream)
+        given = content_of(body)
+        answer = requests.request(method, self.url + path, **given, headers=shown, timeout=timeout, stream=stream)
         if answer.status_code in (404, 502, 503, 504) and "json" not in answer.headers.get("Content-Type", ""):
             raise requests.ConnectionError(f"The proxy answers {answer.status_code}.")
         return answer
@@ -241,6 +242,10 @@ class ClusterPlace:
                 kinds.update(_kind(process) for process in _processes([pod]))
         return {uuid: kinds for uuid, kinds in found.items() if kinds}
 
+    def commands(self, uuid: str) -> Sequence[str]:
+        pods = self._pods(self._workspaces, f"{names.UUID_LABEL}={uuid}")
+        return [line_of(process.pid) for process in _processes(pods)]
+
     def lives(self) -> set[str]:
         return {
             f"{pod['metadata']['name']} {status['name']} {status['containerID']}"
@@ -319,7 +324,8 @@ class ClusterPlace:
         self.prefix = _prefix()
 
     def _files(self, uuid: str) -> Path:
-        if uuid not in self._volumes:
+        # One that comes back from the archive has another volume.
+        if uuid not in self._volumes or not self._volumes[uuid].exists():
             with _as_no_answer():
                 claim = self._workspaces.get("persistentvolumeclaims", names.workspace(uuid))
             if claim is None or "volumeName" not in claim["spec"]:

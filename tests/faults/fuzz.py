@@ -2,8 +2,9 @@
 
 A round is some seconds of several impatient clients and of one kind of trouble (`Mood`), then quiet, in which every
 session becomes what it was last asked to be; then all are woken, and everything is compared: files, backups,
-conversations, what the model was asked. All that is random comes from the seed and the round's number, as far as
-threads allow. What is found is printed with the story of its session, and all deeds are written to a file.
+conversations, what the model was asked, what calls did inside the workspaces. All that is random comes from the seed
+and the round's number, as far as threads allow. What is found is printed with the story of its session, and all deeds
+are written to a file.
 """
 
 from __future__ import annotations

@@ -272,6 +272,7 @@ class Judge:
         if asked or self.scene.faults(since, event.at, *STOPS):
             return
         # One that had no answer yet may have waited for a web process that was started anew.
+        # That calls work there is noted each 10 s only.
         uses = [deed for deed in subject.possible("wake", "chat", "scale-up") if deed.accepted]
         last = max((deed.begun for deed in uses if deed.ended < event.at), default=0.0)
         if not subject.idle_timeout:

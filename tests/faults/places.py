@@ -23,6 +23,7 @@ import psutil
 import redis
 import requests
 
+from app.agent.tools.orphans import marked_processes
 from app.core.access.agent_credentials import AgentCredentials
 from app.core.backups.store import PART_PATTERN
 from app.core.redis import keys
@@ -50,6 +51,8 @@ SETTINGS = {
     "MAX_SESSIONS_PER_USER": "1000",
     # What became of a prompt is judged to the end of the run.
     "PROMPT_TTL": "86400",
+    "RATE_LIMIT_WORK": "100000/minute",
+    "RATE_LIMIT_INPUT": "100000/minute",
     # An hour's prompts cost more than a day's budget.
     "LLM_TOKENS_PER_DAY": "0",
 }
@@ -90,7 +93,7 @@ class Place(Protocol):
     def call(
         self, method: str, path: str, body: Any, headers: Mapping[str, str], timeout: float, *, stream: bool = False
     ) -> requests.Response:
-        """The answer of the API; raises `requests.RequestException`."""
+        """The answer of the API to a body of bytes or of JSON; raises `requests.RequestException`."""
 
     def visit(self, url: str, cookies: str = "") -> str:
         """Follow a link into a workspace as a browser does that has these cookies of others; what came of it."""
@@ -140,6 +143,9 @@ class Place(Protocol):
     def running(self) -> Mapping[str, Counter[str]]:
         """How many processes of which kind each workspace has."""
 
+    def commands(self, uuid: str) -> Sequence[str]:
+        """The command lines of what runs in a workspace besides."""
+
     def lives(self) -> set[str]:
         """The processes of the service, by names that they don't share with those that came before them."""
 
@@ -181,7 +187,7 @@ class LocalPlace:
     ) -> requests.Response:
         shown = {**headers} if "Authorization" in headers else {"X-API-Key": KEY, **headers}
         url = self.service.url + path
-        return requests.request(method, url, json=body, headers=shown, timeout=timeout, stream=stream)
+        return requests.request(method, url, **content_of(body), headers=shown, timeout=timeout, stream=stream)
 
     def visit(self, url: str, cookies: str = "") -> str:
         parts = urlsplit(url)
@@ -296,6 +302,9 @@ class LocalPlace:
                     found.setdefault(uuid, Counter())[_kind(process)] += 1
         return found
 
+    def commands(self, uuid: str) -> Sequence[str]:
+        return [line_of(pid) for pid in marked_processes(uuid, and_below=True)]
+
     def lives(self) -> set[str]:
         return {f"{part} {process.pid}" for part in self.parts for process in self._forks(part)}
 
@@ -366,6 +375,11 @@ class LocalPlace:
         return found
 
 
+def content_of(body: Any) -> dict[str, Any]:
+    """The argument of a request that sends this body, bytes or what is to be JSON."""
+    return {"data": body} if isinstance(body, bytes) else {"json": body}
+
+
 def _signalled(pid: int, number: signal.Signals) -> bool:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
@@ -379,6 +393,13 @@ def _kind(process: psutil.Process) -> str:
     if words[-1:] == ["app.agent"]:
         return "agent"
     return "editor" if "--bind-addr" in words else "other"
+
+
+def line_of(pid: int) -> str:
+    """The command line of a process, "" where it is gone."""
+    with contextlib.suppress(psutil.Error):
+        return " ".join(psutil.Process(pid).cmdline())
+    return ""
 
 
 def checksums(folder: Path) -> Mapping[str, int] | None:

@@ -9,10 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.core.sessions.model import Status
-from tests.faults.chronicle import Chronicle, Deed
+from tests.faults.chronicle import Brought, Chronicle, Deed
 from tests.faults.places import Place
+from tests.faults.work import Work
 
 UP, DOWN, GONE = "up", "down", "gone"
+
+WORK = frozenset(
+    {
+        "run", "run again", "show run", "end run", "upload", "claim", "change", "unfile", "move", "fetch", "unpack",
+        "pack", "serve", "unserve", "open port", "terminal",
+    }
+)  # fmt: skip
+"""Calls that work in a workspace, and wake it for that."""
+
+LEAVE_ASLEEP = frozenset({"run if awake", "type", "close port"})
+"""Those that don't."""
 
 MOVES = {
     "create": UP,
@@ -25,6 +37,7 @@ MOVES = {
     "scale-down": DOWN,
     "delete": GONE,
     "delete unsaved": GONE,
+    **dict.fromkeys(WORK, UP),
 }
 """What a call asks a session to become."""
 
@@ -40,21 +53,11 @@ STOPS = ("stop", "die", "die with workspaces")
 
 
 @dataclass(eq=False)
-class Prompt:
-    """A prompt, and all calls that brought it."""
+class Prompt(Brought):
+    """A prompt."""
 
     id: str
     text: str
-    brought: list[Deed] = field(default_factory=list)
-
-    @property
-    def accepted(self) -> bool:
-        return any(deed.accepted for deed in self.brought)
-
-    @property
-    def first(self) -> float:
-        """When it may have been taken at the earliest."""
-        return min(deed.begun for deed in self.brought)
 
     @property
     def taken(self) -> float:
@@ -86,6 +89,7 @@ class Subject:
     deeds: list[Deed] = field(default_factory=list)
     prompts: dict[str, Prompt] = field(default_factory=dict)
     written: list[Written] = field(default_factory=list)
+    work: Work = field(default_factory=Work)
     tokens: list[tuple[str, Deed]] = field(default_factory=list)
     inherited: dict[str, int] = field(default_factory=dict)
     """Files that it has from the session it was forked from, as CRC-32s by name."""
@@ -108,6 +112,8 @@ class Subject:
         moves = [(deed, MOVES[deed.what]) for deed in self.possible(*MOVES)]
         certain = [deed for deed, _ in moves if deed.accepted]
         moves += [(deed, MAYBE[deed.what]) for deed in self.possible(*MAYBE)]
+        # A call that its workspace refused has woken it.
+        moves += [(deed, UP) for deed in list(self.deeds) if deed.what in WORK and deed.arrived]
         if any(deed.accepted for deed in self.possible("delete", "delete unsaved")):
             return {GONE}
         last = {state for deed, state in moves if not any(other.begun > deed.latest for other in certain)}
@@ -121,6 +127,10 @@ class Subject:
             if written.deed.ended < before and written.deed.begun > settled:
                 found |= written.files
         return found
+
+    def unsure(self) -> float:
+        """Until when it may have become what another session, or itself, was before; 0 for never."""
+        return max((deed.latest for deed in self.possible("restore", "fork", *BACK)), default=0.0)
 
     def deletion(self) -> float:
         """When its deletion may have begun, infinite for never."""

@@ -20,6 +20,7 @@ from tests.faults.judging import Finding, Judge
 from tests.faults.looking import Events, Snapshot, snapshot
 from tests.faults.places import wait_back
 from tests.faults.scene import Scene
+from tests.faults.worked import Worked
 from tests.model_server import last_prompt
 
 LOOKS, PAUSE = 4, 0.4
@@ -46,6 +47,7 @@ class Settling:
         self.events = Events(scene.place.redis, lambda: list(scene.subjects))
         self.judge = Judge(scene, self.events)
         self.contents = Contents(scene)
+        self.worked = Worked(scene)
         self.events.start()
         self._known: set[Finding] = set()
         self._good_at, self._last = 0.0, ""
@@ -63,6 +65,7 @@ class Settling:
         # Only what has begun by itself can be told from what a new call began.
         found += self._noted(self._quiet(woken=self._wake_all()), self._past())
         found += self._noted(self.contents.judge(self._seen(), time.time()))
+        found += self._noted(self.worked.judge(self._seen()))
         self._end_judged()
         if found:
             self._tell(name, found, began)

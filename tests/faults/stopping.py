@@ -12,7 +12,8 @@ from typing import Any
 import requests
 
 from tests.faults import counting
-from tests.faults.acting import ASYNC, Actor
+from tests.faults.acting import Actor
+from tests.faults.caller import ASYNC
 from tests.faults.chronicle import TROUBLE, Outcome
 from tests.faults.places import Place
 from tests.faults.scene import Prompt, Scene, Subject, Written
@@ -59,7 +60,7 @@ class Stops:
             lambda: self._call(waking, "wake"),
             lambda: self._call(sleeping, "sleep"),
             lambda: self._call(backed_up, "backup"),
-            lambda: self.actor.do(going, "delete", "DELETE", f"/session/{going.uuid}", None, ASYNC),
+            lambda: self.actor.caller.do(going, "delete", "DELETE", f"/session/{going.uuid}", None, ASYNC),
             lambda: self._prompts(working),
             self._new,
             lambda: self._new(self.backup),
@@ -87,7 +88,7 @@ class Stops:
         mark = self.scene.mark()
         body = {"user_id": mark} | ({"restore_from": backup} if backup else {})
         what = "restore" if backup else "create"
-        deed, answer = self.actor.do(None, what, "POST", "/session/create", body, ASYNC, about=backup)
+        deed, answer = self.actor.caller.do(None, what, "POST", "/session/create", body, ASYNC, about=backup)
         assert deed.accepted and answer is not None, deed
         self.scene.makings[mark].append(deed)
         deed.uuid = str(answer.json()["uuid"])
@@ -96,7 +97,7 @@ class Stops:
         return subject
 
     def _call(self, subject: Subject, what: str) -> None:
-        self.actor.do(subject, what, "POST", f"/session/{subject.uuid}/{what}", None, ASYNC)
+        self.actor.caller.do(subject, what, "POST", f"/session/{subject.uuid}/{what}", None, ASYNC)
 
     def _prompts(self, subject: Subject) -> None:
         """A turn that lasts, and a prompt behind it."""
@@ -137,7 +138,7 @@ class Stops:
         """Let nothing of this trial be there in the next."""
         for subject in self.scene.judged():
             path = f"/session/{subject.uuid}?backup=false"
-            self.actor.do(subject, "delete unsaved", "DELETE", path, None, {"Prefer": "wait=30"}, timeout=60)
+            self.actor.caller.do(subject, "delete unsaved", "DELETE", path, None, {"Prefer": "wait=30"}, timeout=60)
 
 
 def run(place: Place, trials: int, chance: random.Random, folder: Path) -> list[str]:
