@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.lib.data_dir import chosen_port, remembered_port, remembered_secret
+from scripts.lib.data_dir import remembered_secret
+from scripts.lib.ports import Ports
 from scripts.lib.procfile import MEASURED, metrics_port_of
 from scripts.monitoring.rules import RUNBOOK, rules_file
 
@@ -37,17 +38,12 @@ def missing() -> list[str]:
     return [] if program() else [MISSING]
 
 
-def environment(data_dir: Path, given: Mapping[str, str], taken: set[int]) -> dict[str, str]:
+def environment(data_dir: Path, given: Mapping[str, str], ports: Ports) -> dict[str, str]:
     """The variables of a run with monitoring: PROMETHEUS_PORT, empty where Prometheus is not installed, and API_KEYS
-    with an entry for it. The port is added to `taken`. Raises `StartError`."""
+    with an entry for it. Raises `StartError`."""
     if program() is None:
         return {"PROMETHEUS_PORT": ""}
-    text = given.get("PROMETHEUS_PORT", "0")
-    port = (
-        remembered_port(data_dir, "PROMETHEUS_PORT", taken)
-        if text == "0"
-        else chosen_port("PROMETHEUS_PORT", text, "127.0.0.1", taken)
-    )
+    port = ports.given_or_remembered("PROMETHEUS_PORT", given.get("PROMETHEUS_PORT", "0"))
     key = remembered_secret(key_file(data_dir))
     return {"PROMETHEUS_PORT": str(port), "API_KEYS": with_key(given.get("API_KEYS", ""), key)}
 

@@ -27,7 +27,8 @@ from app.core.storage.object_stores import is_remote
 from app.process import redis_address
 from app.process.settings import Settings, SettingsError
 from scripts.lib import leftovers, monitoring, procfile, redis_server
-from scripts.lib.data_dir import StartError, chosen_port, only_run, remembered_port, remembered_secret
+from scripts.lib.data_dir import StartError, only_run, remembered_secret
+from scripts.lib.ports import Ports
 from scripts.lib.redis_server import RedisServer
 from scripts.lib.run_log import RunLog
 from scripts.lib.supervisor import Supervisor
@@ -72,18 +73,15 @@ class Stop:
         self.requested = True
 
 
-def environment(data_dir: Path, settings: Settings, taken: set[int]) -> dict[str, str]:
-    """The environment of every process, except REDIS_URL; raises `StartError` for invalid settings.
-
-    The chosen ports are added to `taken`.
-    """
-    chosen = {"PORT": str(chosen_port("PORT", str(settings.port), settings.bind, taken))}
-    for name in ("WORKSPACE_PORT", "FLOWER_PORT", "GATEWAY_PORT", "FORWARD_AUTH_PORT"):
-        text = os.environ.get(name, "0")
-        port = remembered_port(data_dir, name, taken) if text == "0" else chosen_port(name, text, "127.0.0.1", taken)
-        chosen[name] = str(port)
-    if os.environ.get("MONITORING") == "1":
-        chosen |= metrics_ports(data_dir, taken) | monitoring.environment(data_dir, os.environ, taken)
+def environment(data_dir: Path, settings: Settings, ports: Ports) -> dict[str, str]:
+    """The environment of every process, except REDIS_URL; raises `StartError` for invalid settings."""
+    names = ["WORKSPACE_PORT", "FLOWER_PORT", "GATEWAY_PORT", "FORWARD_AUTH_PORT"]
+    if measured := os.environ.get("MONITORING") == "1":
+        names += [procfile.metrics_port_of(name) for name in procfile.MEASURED]
+    chosen = {"PORT": str(ports.given("PORT", str(settings.port), settings.bind))}
+    chosen |= {name: str(ports.given_or_remembered(name, os.environ.get(name, "0"))) for name in names}
+    if measured:
+        chosen |= monitoring.environment(data_dir, os.environ, ports)
         warn(monitoring.missing())
     key = settings.api_key or remembered_secret(data_dir / "api-key")
     if not key.isascii() or not key.isprintable() or set(key) & set(" ,"):
@@ -128,18 +126,6 @@ def drop_metrics_folder(data_dir: Path) -> None:
         link.unlink()
 
 
-def metrics_ports(data_dir: Path, taken: set[int]) -> dict[str, str]:
-    """The variables with the port of each process for Prometheus: as given, or remembered."""
-    names = [procfile.metrics_port_of(name) for name in procfile.MEASURED]
-    given = {name: os.environ.get(name, "0") for name in names}
-    return {
-        name: str(
-            remembered_port(data_dir, name, taken) if text == "0" else chosen_port(name, text, "127.0.0.1", taken)
-        )
-        for name, text in given.items()
-    }
-
-
 class Service:
     """The parts of a run: `start` them, `keep` them running, always `stop` them."""
 
@@ -147,6 +133,7 @@ class Service:
         self.data_dir = data_dir
         self.log = data_dir / "log"
         self.stopping = stop
+        self.ports = Ports(data_dir)
         self.redis: RedisServer | None = None
         self.supervisor: Supervisor | None = None
         self.environment: dict[str, str] = {}
@@ -156,10 +143,10 @@ class Service:
         """Start everything and wait until the API is ready; `StartError` if it doesn't become ready."""
         self.log.mkdir(parents=True, exist_ok=True)
         leftovers.end(leftovers.find(self.data_dir, leftovers.SUPERVISED), LEFTOVERS_GRACE)
-        settings, taken = Settings.from_env(), set[int]()
+        settings = Settings.from_env()
         warn(dangerous_user(os.geteuid()))
         self.api_url = web_url(settings)
-        self.environment = environment(self.data_dir, settings, taken)
+        self.environment = environment(self.data_dir, settings, self.ports)
         check_archive_keys(replace(settings, archive_key=self.environment["ARCHIVE_KEY"]))
         make_metrics_folder(self.data_dir)
         if redis_address.is_named(os.environ):
@@ -167,7 +154,7 @@ class Service:
                 raise StartError(why)
             warn(redis_server.warnings(settings.redis_url))
         else:
-            port = remembered_port(self.data_dir, "REDIS_PORT", taken)
+            port = self.ports.remembered("REDIS_PORT")
             self.redis = RedisServer(self.data_dir / "redis", port, self.log / "redis.log", settings.redis_max_bytes)
             warn(redis_server.outdated(self.redis.program, self.redis.version))
             self.redis.start(self.environment, self.wait)
@@ -234,6 +221,7 @@ class Service:
             self.redis.stop()
         leftovers.end(leftovers.find(self.data_dir, leftovers.SUPERVISED, leftovers.WORKSPACE), 1.0)
         drop_metrics_folder(self.data_dir)
+        self.ports.close()
 
     def stop_workspaces(self) -> None:
         command = [sys.executable, "-m", "workers.runtime.local.driver", "stop-all"]

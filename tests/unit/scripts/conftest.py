@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from app.process.settings import Settings
 from scripts.lib import serve
+from scripts.lib.ports import Ports
 from tests.ports import free_port
 
 MakeEnvironment = Callable[..., dict[str, str]]
@@ -20,6 +22,7 @@ def make_environment(tmp_path: Path) -> MakeEnvironment:
     """Makes what the processes of a run in this folder are told, with these settings."""
 
     def make(**settings: Any) -> dict[str, str]:
-        return serve.environment(tmp_path, Settings(port=free_port(), **settings), set())
+        with closing(Ports(tmp_path)) as ports:
+            return serve.environment(tmp_path, Settings(port=free_port(), **settings), ports)
 
     return make

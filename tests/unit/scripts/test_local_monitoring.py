@@ -11,6 +11,7 @@ import pytest
 
 from scripts.lib import monitoring, procfile, serve
 from scripts.lib.data_dir import StartError
+from scripts.lib.ports import Ports
 from scripts.monitoring import alerts
 from scripts.monitoring.rules import RUNBOOK, rules_file
 from tests.conftest import ROOT
@@ -74,9 +75,9 @@ def test_its_port_stays_the_same_and_one_of_the_users_own_is_taken(tmp_path, cho
     given = {"MONITORING": "1", "PROMETHEUS_PORT": str(port)}
 
     assert make_environment()["PROMETHEUS_PORT"] == chosen["PROMETHEUS_PORT"]
-    assert monitoring.environment(tmp_path, given, set())["PROMETHEUS_PORT"] == str(port)
+    assert monitoring.environment(tmp_path, given, Ports(tmp_path))["PROMETHEUS_PORT"] == str(port)
     with pytest.raises(StartError, match="PROMETHEUS_PORT"):
-        monitoring.environment(tmp_path, {"MONITORING": "1", "PROMETHEUS_PORT": "x"}, set())
+        monitoring.environment(tmp_path, {"MONITORING": "1", "PROMETHEUS_PORT": "x"}, Ports(tmp_path))
 
 
 def test_its_key_opens_the_metrics_only_and_is_its_owners(tmp_path, chosen):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -17,7 +17,7 @@ from app.core.prompts.history_store import Checkpoint, HistoryStore
 from app.core.storage.archive_keys import ArchiveKeys, new_key
 from app.process.settings import Settings, SettingsError
 from scripts.lib import check_lock, check_tree, leftovers, procfile, serve
-from scripts.lib.data_dir import PORTS, StartError, chosen_port, only_run, remembered_port, remembered_secret
+from scripts.lib.data_dir import StartError, only_run, remembered_secret
 from scripts.lib.locks import only_one
 from scripts.lib.redis_server import RedisServer, outdated, warnings
 from scripts.lib.serve import check_archive_keys, dangerous_user
@@ -66,39 +66,6 @@ def test_a_run_without_an_archive_key_of_its_stores_does_not_start(tmp_path):
     stored.write("abcd1234", Checkpoint())
     with pytest.raises(SettingsError, match=stored.key_ids()[0]):
         check_archive_keys(Settings(data_dir=tmp_path, archive_key=new_key()))
-
-
-def test_a_port_is_remembered_while_it_is_free_and_gives_way_to_another_when_it_is_taken(tmp_path):
-    """Workspace URLs stay the same from run to run; a run starts even when its old port is someone else's by now, and
-    remembers the new one."""
-    port = remembered_port(tmp_path, "WORKSPACE_PORT", set())
-    assert port in PORTS
-    assert remembered_port(tmp_path, "WORKSPACE_PORT", set()) == port
-    with socket.create_server(("127.0.0.1", port)):
-        other = remembered_port(tmp_path, "WORKSPACE_PORT", set())
-    assert other != port
-    assert remembered_port(tmp_path, "WORKSPACE_PORT", set()) == other
-
-
-def test_two_names_never_get_one_port(tmp_path):
-    """A port that is spoken for is not given away again, though nobody listens on it yet."""
-    taken: set[int] = set()
-    ports = [remembered_port(tmp_path, name, taken) for name in ("A", "B", "C")]
-    assert len(set(ports)) == 3
-    assert taken == set(ports)
-
-
-def test_a_chosen_port_that_is_taken_is_an_error_that_names_the_setting():
-    """The user reads which variable to change."""
-    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(StartError, match="PORT"):
-        chosen_port("PORT", str(server.getsockname()[1]), "127.0.0.1", set())
-
-
-@pytest.mark.parametrize("text", ["", "x", "0", "65536", "-1"])
-def test_a_port_that_is_none_is_an_error_that_names_the_setting(text):
-    """Nonsense is refused before anything starts."""
-    with pytest.raises(StartError, match="FLOWER_PORT"):
-        chosen_port("FLOWER_PORT", text, "127.0.0.1", set())
 
 
 def test_a_data_folder_has_one_run(tmp_path):
@@ -263,12 +230,17 @@ def test_processes_show_metrics_where_they_were_given_a_port() -> None:
     assert folders == {"web": "/data/metrics/web", "backup-worker": "/data/metrics/backup-worker", "beat": None}
 
 
-def test_each_process_has_a_metrics_port_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_process_has_a_metrics_port_of_its_own(
+    make_environment: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same in the next run, unless it is given."""
-    first = serve.metrics_ports(tmp_path, set())
-    assert len(set(first.values())) == len(first) == len(procfile.MEASURED)
+    names = [procfile.metrics_port_of(name) for name in procfile.MEASURED]
+    assert not make_environment().keys() & set(names)
+    monkeypatch.setenv("MONITORING", "1")
+    first = {name: make_environment()[name] for name in names}
+    assert len(set(first.values())) == len(procfile.MEASURED)
     monkeypatch.setenv("METRICS_PORT_BEAT", str(port := free_port()))
-    assert serve.metrics_ports(tmp_path, set()) == first | {"METRICS_PORT_BEAT": str(port)}
+    assert {name: make_environment()[name] for name in names} == first | {"METRICS_PORT_BEAT": str(port)}
 
 
 def test_processes_count_in_memory_and_leave_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
