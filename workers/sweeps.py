@@ -15,14 +15,10 @@ from functools import lru_cache
 from typing import Any
 
 from app.core.backups.backup_access import Direct
-from app.core.backups.index import Backup
 from app.core.backups.store import session_of
 from app.core.composition import Core
 from app.core.errors import (
-    ArchiveError,
     BackupInUse,
-    BackupNotFound,
-    BackupRetired,
     FilesGoing,
     FilesGone,
     IllegalState,
@@ -56,6 +52,7 @@ from workers.lifecycle.lost_files import out_of_reach
 from workers.lifecycle.mark_active import look_again, mark_active
 from workers.lifecycle.place import Place
 from workers.lifecycle.steps import lacking_of
+from workers.lifecycle.stored_backups import StoredBackups
 from workers.lifecycle.stored_points import StoredPoints
 from workers.runtime.base import Observation, Runtime, silent_editor
 
@@ -94,12 +91,12 @@ class Sweeps:
         self._time = CountedTime(core.redis)
         self._sampler = Sampler(core)
         self._stored = Direct(core.backup_store, core.backups, clock)
+        self._stored_backups = StoredBackups(core)
         self._stored_points = StoredPoints(core, clock)
         self._archiving = Archiving(core, clock)
         self._adoption = ArchiveAdoption(core, runtime, clock)
         self._place = Place(core.redis, runtime)
         self._begun = clock()
-        self._skipped: set[str] = set()
 
     def idle(self) -> None:
         """Put idle sessions to sleep, and announce it a while before. Checks that are scheduled too far in the future
@@ -303,23 +300,11 @@ class Sweeps:
 
     def _look_at_store(self, awaited: frozenset[str]) -> None:
         """Remove what killed workers left, and add the stored backups that the index lacks. Those `awaited` by
-        workspaces without a record are not added: without a record that names them they could be deleted. A backup may
-        be deleted while it is added, so its existence is checked once more. A damaged one is skipped."""
-        store, index = self._core.backup_store, self._core.backups
+        workspaces without a record are not added: without a record that names them they could be deleted."""
+        store = self._core.backup_store
         store.sweep_parts(self._time.tick(self._clock()).ago(STALE_PARTS))
         names = store.names()
-        for name in index.unknown(names):
-            if name in awaited:
-                continue
-            try:
-                index.add(self._described(name))
-            except (ArchiveError, BackupNotFound, BackupRetired) as error:
-                if name not in self._skipped:
-                    log.warning("a backup was not indexed: %s", error)
-                    self._skipped.add(name)
-                continue
-            if not store.exists(name):
-                index.delete(name)
+        self._stored_backups.index(name for name in names if name not in awaited)
         self._name_backups({session_of(name) for name in names})
 
     def _name_backups(self, uuids: Iterable[str]) -> None:
@@ -332,15 +317,6 @@ class Sweeps:
             with suppress(Superseded, SessionNotFound):  # a newer one is named, or the session goes
                 expect = {"backup": "", "status": record.status}
                 self._store.change(record.uuid, self._clock(), expect=expect, **named)
-
-    def _described(self, name: str) -> Backup:
-        """The stored backup as its sidecar describes it. That was written by a Job of its session, so it is believed
-        for that session and its user only."""
-        backup = Backup.from_sidecar(self._core.backup_store.sidecar(name))
-        users = {record.user_id for record in self._store.find([backup.uuid])} | {backup.origin.user_id}
-        if {backup.uuid, backup.origin.uuid} != {session_of(name)} or users != {backup.user_id}:
-            raise ArchiveError(f"The sidecar of {name} names another session or user than it is of.")
-        return backup
 
     def _unadopted(self) -> dict[str, str]:
         """The sessions of workspaces without a record, and what each is to be restored from."""

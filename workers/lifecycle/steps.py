@@ -41,6 +41,7 @@ from workers.lifecycle.mark_active import look_again
 from workers.lifecycle.notify import notify
 from workers.lifecycle.point_making import EVENTS_KEPT_ASLEEP
 from workers.lifecycle.rolling_back import NOT_READABLE, RollingBack
+from workers.lifecycle.stored_backups import StoredBackups
 from workers.lifecycle.stored_points import StoredPoints
 from workers.lifecycle.to_restore import to_restore
 from workers.lifecycle.wanted import Ends, forced, gone, newer, while_wanted
@@ -497,8 +498,11 @@ class Steps:
             return self._last_backup(record)
 
     def _write_backup(self, record: Record, check: Check, *, partial: bool) -> Backup:
+        store = self._core.backup_store
+        store.prepare(record.uuid)
+        # One that was stored when Redis was away is in no list, and its name is taken.
+        StoredBackups(self._core).index(store.names_of(record.uuid))
         name, begun = self._free_name(record.uuid), self._clock()
-        self._core.backup_store.prepare(record.uuid)
         summary = self._runtime.backup(record.uuid, name, partial=partial, check=check)
         phases = {"verified": round((self._clock() - begun) * 1000)}
         backup = Backup(

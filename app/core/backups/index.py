@@ -1,7 +1,8 @@
 """The index of backups in Redis, and which of them may be deleted.
 
-A backup enters the index when it is made, and leaves it when it is deleted. The sidecars in the store hold the same; by
-a look at all of them a sweep completes the index once a day, at the service's start, and after Redis was lost.
+A backup enters the index when it is made, and leaves it when it is deleted. The sidecars in the store hold the same.
+One that was stored while Redis was away is added by the session's next backup, or by a look of a sweep at the whole
+store: once a day, at the service's start, and after Redis was lost.
 """
 
 from __future__ import annotations

@@ -273,6 +273,20 @@ def test_a_record_that_was_made_again_names_its_last_backup(make_world: Callable
     assert world.core.backups.looked_at() == world.now
 
 
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_backup_that_was_stored_while_redis_was_away_is_listed_by_the_next(world: World, deleted: bool) -> None:
+    uuid = world.active()
+    missed = stored(world, world.get(uuid).identity)
+    if deleted:
+        world.delete(uuid)
+    else:
+        world.sessions.request_backup(uuid)
+        world.lifecycle.back_up(uuid)
+    named = world.get(uuid).backup
+    assert named != missed, "two made in one second have two names"
+    assert {each.name for each in world.core.backups.page(uuid=uuid).items} == {named, missed}
+
+
 def test_the_whole_store_is_looked_at_once_a_day_and_by_each_new_process(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
