@@ -93,7 +93,7 @@ FROM tools AS agent-packages
 COPY requirements-image.lock /tmp/
 RUN --mount=type=secret,id=ca \
     python3 -m venv --without-pip /opt/agent && \
-    /opt/tools/bin/pip-install /opt/agent /tmp/requirements-image.lock flask waitress openai
+    /opt/tools/bin/pip-install /opt/agent /tmp/requirements-image.lock flask inotify-simple openai waitress
 
 FROM agent-packages AS agent
 WORKDIR /opt/agent/lib/python3.11/site-packages

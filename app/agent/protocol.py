@@ -178,6 +178,10 @@ UPLOAD_LOST = 410
 """The status of an agent's answer about an upload that it does not know, or not as the caller does."""
 
 
+CHANGES_POSITION = re.compile(r"[0-9a-f]{16}-[0-9]{1,15}")
+"""Up to where a caller knows the changes of files."""
+
+
 class ArchiveFormat(StrEnum):
     """How a folder is packed."""
 
@@ -201,6 +205,8 @@ class FileFault(StrEnum):
     WORKSPACE_FULL = "workspace_full"
     INVALID_ARCHIVE = "invalid_archive"
     """It is none of its format, or damaged, or has an entry that can't be in a folder."""
+    NOT_WATCHED = "not_watched"
+    """The kernel watches no more files for the workspace's user."""
 
 
 FILE_STATUS: Mapping[FileFault, int] = {
@@ -211,6 +217,7 @@ FILE_STATUS: Mapping[FileFault, int] = {
     FileFault.FILE_CHANGED: 412,
     FileFault.INVALID_ARCHIVE: 415,
     FileFault.NOT_A_FILE: 422,
+    FileFault.NOT_WATCHED: 501,
     FileFault.WORKSPACE_FULL: 507,
 }
 """The status of an agent's answer: each has its own."""

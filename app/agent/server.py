@@ -24,7 +24,7 @@ from app.agent.checkpoints import pieces
 from app.agent.editor import EditorDown, pass_order
 from app.agent.events import outcome_event
 from app.agent.execs.calls import EXECS, execs
-from app.agent.files.calls import FILES, TREES, WORKSPACE, files
+from app.agent.files.calls import CHANGED, FILES, TREES, WORKSPACE, files
 from app.agent.ports.calls import PORTS, ports
 from app.agent.prompt_status import ID
 from app.agent.protocol import Event
@@ -82,7 +82,13 @@ def create_app(agent: Agent) -> Flask:
     app.wsgi_app = _below(f"/chat/{agent.settings.uuid}", app.wsgi_app)  # type: ignore[assignment, method-assign]
     app.config["MAX_CONTENT_LENGTH"] = 8 * agent.settings.prompt_max_bytes + 10_000
     app.extensions |= {AGENT: agent, EXECS: agent.execs, SERVICES: agent.services}
-    app.extensions |= {FILES: agent.files, TREES: agent.trees, WORKSPACE: agent.workspace, PORTS: agent.ports}
+    app.extensions |= {
+        FILES: agent.files,
+        TREES: agent.trees,
+        CHANGED: agent.changed,
+        WORKSPACE: agent.workspace,
+        PORTS: agent.ports,
+    }
     app.extensions[WAITING] = threading.BoundedSemaphore(WAITING_CALLERS)
     app.register_error_handler(Problem, problem_response)
     app.register_blueprint(api)

@@ -14,6 +14,7 @@ from app.agent.documents import Documents
 from app.agent.events import Bus, outcome_event
 from app.agent.execs.execs import FOLDER, Execs
 from app.agent.execs.signals import signals
+from app.agent.files.changes import Changed
 from app.agent.files.trees import Trees
 from app.agent.files.uploads import FOLDER as UPLOADS
 from app.agent.files.writing import Files
@@ -106,6 +107,7 @@ class Agent:
         self.ports = Ports(self.services, settings.uuid, own, shared=settings.network == SHARED)
         self.files = Files(self.workspace, settings.state_folder.parent / UPLOADS)
         self.trees = Trees(self.workspace, self.files)
+        self.changed = Changed(self.workspace)
         self.undo = UndoPoints(settings, self.environment, self.hidden)
         steps = Steps(self.state, self.bus.publish, settings.max_steps)
         self._worker = (

@@ -22,6 +22,7 @@ from app.api.feed_schemas import (
     RestorePointEndSchema,
     RollbackEndSchema,
 )
+from app.api.file_schemas import FilesAsleepEventSchema, FilesChangedEventSchema, FilesResetEventSchema
 from app.api.message_schemas import Arguments, MessageSchema
 from app.api.service_schemas import LogEventSchema, StoppedEventSchema
 from app.core.sessions.model import Status
@@ -184,6 +185,11 @@ STREAMS: Mapping[str, Mapping[str, type[Schema]]] = {
     "ChatEvents": {kind: EVENTS[kind] for kind in ("state", "token", "tool_call", "tool_result", "message", "held")},
     "ExecEvents": {"stdout": OutputEventSchema, "stderr": OutputEventSchema, "exit": ExitEventSchema},
     "LogEvents": {"log": LogEventSchema, "stopped": StoppedEventSchema},
+    "FileEvents": {
+        "reset": FilesResetEventSchema,
+        "changed": FilesChangedEventSchema,
+        "asleep": FilesAsleepEventSchema,
+    },
     "FeedEvents": FEED_SCHEMAS,
 }
 """The events of each stream, by type; `ChatEvents` ends with `held`, or with a `message` that is finished."""

@@ -7,10 +7,11 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from app.agent.protocol import ArchiveFormat, to_raw
-from app.api.answers import Instant, Items, Text, Whole, uuid_field
+from app.api.answers import Instant, Items, Text, Truth, Whole, uuid_field
 from app.api.reach import ReachQuerySchema
 from app.api.request_fields import WHOLE_REGEX, QueryInteger, Strict, WholeText, check_whole
 from app.core.files.model import FOLDER, KINDS, MODE_PATTERN, Entry, shown
+from app.core.sessions.model import GONE, UP, Status
 
 LONGEST_PATH = 4_096
 LONGEST_IN_URL = 1_000
@@ -32,18 +33,21 @@ def path_field(description: str, longest: int, **options: Any) -> fields.String:
     )
 
 
-class ListingQuerySchema(ReachQuerySchema):
+class PlacesQuerySchema(Strict):
     path = path_field("the folder, by default the workspace's own", LONGEST_IN_URL, load_default=".")
     depth = QueryInteger(
         load_default=1,
         validate=validate.Range(0, DEEPEST),
-        metadata={"description": "levels of folders; 0 answers the entry of `path` itself"},
+        metadata={"description": "levels of folders; 0 is the entry of `path` itself"},
     )
     glob = fields.String(
         load_default="",
         validate=validate.Length(0, LONGEST_IN_URL),
         metadata={"description": "only what has such a name, or such a path below `path`", "examples": ["*.py"]},
     )
+
+
+class ListingQuerySchema(ReachQuerySchema, PlacesQuerySchema):
     limit = QueryInteger(load_default=100, validate=validate.Range(1, 1000))
     cursor = fields.String(
         load_default="",
@@ -86,8 +90,9 @@ def etag_of(entry: Entry) -> str:
     return f'"{entry.etag}"' if entry.etag else ""
 
 
-def raw(entry: Entry) -> str | None:
-    return None if shown(entry.path) == entry.path else to_raw(entry.path)
+def raw(path: str) -> str | None:
+    """The bytes of a path that is no UTF-8."""
+    return None if shown(path) == path else to_raw(path)
 
 
 class FileEntrySchema(Schema):
@@ -95,7 +100,11 @@ class FileEntrySchema(Schema):
 
     uuid = uuid_field()
     path = Text("from the workspace's folder; bytes that are no UTF-8 are U+FFFD", of=lambda entry: shown(entry.path))
-    raw_path = Text("of a path that is no UTF-8: its bytes, percent-encoded as a URL takes them", of=raw, null=True)
+    raw_path = Text(
+        "of a path that is no UTF-8: its bytes, percent-encoded as a URL takes them",
+        of=lambda entry: raw(entry.path),
+        null=True,
+    )
     type = Text(enum=list(KINDS))
     size = Whole("bytes; null for what is no file", null=True)
     mode = Text("its permissions in octal", pattern=MODE_REGEX)
@@ -111,6 +120,35 @@ class FileListSchema(Schema):
     path = Text(of=lambda page: shown(page.path))
     entries = Items(FileEntrySchema, "by name, what is in a folder right after it")
     next_cursor = Text("null at the end; pages before may have few entries, or none", null=True)
+
+
+class GonePathSchema(Schema):
+    """Where nothing is any more, nor below it."""
+
+    path = Text("as of an entry", of=shown)
+    raw_path = Text("as of an entry", of=raw, null=True)
+
+
+class FilesResetEventSchema(Schema):
+    """The changes before this are not told: list the folder again. With the event's id as `Last-Event-ID` a stream goes
+    on after it."""
+
+    path = Text("the folder or file that is followed", of=lambda changes: shown(changes.path))
+    complete = Truth("false: the workspace has more folders than are watched, of which the deepest are not")
+
+
+class FilesChangedEventSchema(Schema):
+    """What changed. Take away what is `gone`, then put the `entries` in their places."""
+
+    path = Text("the folder or file that is followed", of=lambda changes: shown(changes.path))
+    gone = Items(GonePathSchema)
+    entries = Items(FileEntrySchema, "as they are now, in the order of their changes")
+
+
+class FilesAsleepEventSchema(Schema):
+    """The workspace does not run, so nothing in it changes; once it does a `reset` follows."""
+
+    status = Text("the session's", enum=sorted(map(str, set(Status) - UP - GONE)))
 
 
 class TreeSchema(Schema):

@@ -31,7 +31,7 @@ PLAIN: dict[str, Any] = {"type": "string"}
 """The schema of a text answer."""
 
 METHODS = ("get", "put", "post", "delete")
-EVENTS_PATHS = ("/session/{uuid}/events", "/events")
+EVENTS_PATHS = ("/session/{uuid}/events", "/session/{uuid}/changes", "/events")
 
 WAITING = frozenset(
     {

@@ -25,6 +25,7 @@ from app.core.costs.prices import Prices
 from app.core.erasures import Erasures
 from app.core.execs.client import ExecClient
 from app.core.execs.service import Execs
+from app.core.files.changes import FileChanges
 from app.core.files.client import FileClient
 from app.core.files.service import Files
 from app.core.files.trees import Trees
@@ -170,6 +171,7 @@ class Core:
         at_files = reached("files"), FileClient(self.credentials, AGENT_TIMEOUT, self.budget)
         self.files = Files(*at_files)
         self.trees = Trees(*at_files, clock)
+        self.file_changes = FileChanges(*at_files, self.sessions, self.events, clock)
         self.going_back = GoingBack(
             self.sessions,
             self.store,

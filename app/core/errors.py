@@ -123,6 +123,7 @@ class FileRefused(SessionError):
         "file_changed": "The file is not, or no longer, the one that the call means",
         "not_a_file": "A file is needed, or a folder, where the path has something else",
         "workspace_full": "The workspace's disk is full, so nothing was written; delete something first",
+        "not_watched": "The machine can watch no more files of workspaces; list them again now and then instead",
         "invalid_archive": "The body is no archive that can be unpacked here, so nothing was written",
     }
 

@@ -100,6 +100,7 @@ FILE_ERRORS: Mapping[str, int] = {
     "file_not_found": 404,
     "file_changed": 412,
     "invalid_archive": 422,
+    "not_watched": 503,
     "workspace_full": 507,
 }
 """The status of a `FileRefused`, by its code; 409 for the others."""

@@ -213,7 +213,8 @@ def test_the_examples_of_the_readme_work(service: Service, tmp_path: Path) -> No
     (tmp_path / "data.csv").write_text("1,2\n")
     begin = f"{workspace}\nclient = Client()\nsession = client.sessions.get(ws.uuid)\nws.write('src/a/b.py', 'x')\n"
     told = ran(service, tmp_path, begin + "".join(calls)).splitlines()
-    assert told == ["hi", "", "hi", "exit code 0", "src/a/b.py 1", "b'a,b\\n'", "1 1"]
+    changed = "gone [] there ['new.txt']"
+    assert told == ["hi", "", "hi", "exit code 0", "src/a/b.py 1", "b'a,b\\n'", changed, "1 1"]
     assert (tmp_path / "copy.csv").read_text() == "a,b\n"
     assert (tmp_path / "my-copy/a/b.py").read_text() == "x"
     assert zipfile.ZipFile(tmp_path / "work.zip").read("src/a/b.py") == b"x"

@@ -79,7 +79,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     folder = tmp_path_factory.mktemp("served")
     settings = Settings(api_key="0123456789abcdef", secret_key="0123456789abcdef0123456789abcdef", data_dir=folder)
     agent = SimpleNamespace(settings=SimpleNamespace(uuid=NOBODYS, prompt_max_bytes=1))
-    agent.execs = agent.services = agent.ports = agent.files = agent.trees = agent.workspace = None
+    agent.execs = agent.services = agent.ports = agent.files = agent.trees = agent.changed = agent.workspace = None
     return {
         "web": routes(create_app(settings)),
         "forward_auth": routes(create_forward_auth(settings)),

@@ -27,7 +27,7 @@ LIMIT = 900
 
 AN_HOUR = 3600.0
 
-STREAMS = ("/session/{uuid}/events", "/events")
+STREAMS = ("/session/{uuid}/events", "/session/{uuid}/changes", "/events")
 """A stream stays open; tests of their own read those."""
 
 FORWARD_AUTH = "^/auth/"

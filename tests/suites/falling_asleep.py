@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from tests.browser import PATIENCE, in_terminal, open_editor, sleep_warning, type_untitled
 from tests.conversation import Conversation, Host
 from tests.suites.execs import Terminal
+from tests.suites.files import Follower
 from tests.waiting import wait_for
 from workspaces import Asleep, Event, ExitEvent, OutputEvent
 
@@ -160,6 +161,16 @@ class FallingAsleep:
             # Either is the truth: the end was told before the workspace was gone, or not.
             how, last = end.exception(PATIENCE), seen[-1]
             assert isinstance(how, Asleep) or (isinstance(last, ExitEvent) and last.reason == "sleep")
+
+    def test_who_follows_changes_of_files_lets_it_sleep(self, sleepy: Sleepy) -> None:
+        """It is told of the sleep and of the next wake, and causes neither."""
+        follower = Follower(sleepy)
+        sleepy.leave_alone()
+        sleepy.falls_asleep(3 * IDLE)
+        follower.hears("asleep")
+        assert sleepy.session()["generation"] == 2
+        sleepy.wake()
+        follower.hears("reset")
 
     def test_what_a_delete_puts_at_risk_is_in_its_answer(self, sleepy: Sleepy, browser: Browser) -> None:
         """A file that is not saved, one that git does not have, and a job that runs."""

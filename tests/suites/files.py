@@ -6,8 +6,10 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import threading
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -15,7 +17,15 @@ import pytest
 
 from tests.conversation import Conversation
 from tests.waiting import wait_for
-from workspaces import ApiError, Asleep, ConnectionFailed, FileChanged, InvalidArchive
+from workspaces import (
+    ApiError,
+    Asleep,
+    ConnectionFailed,
+    FileChanged,
+    FilesChangedEvent,
+    FilesResetEvent,
+    InvalidArchive,
+)
 
 PIECE = 4_194_304
 """Bytes: more than the service passes on at a time."""
@@ -116,6 +126,73 @@ def tree_of(folder: Path) -> dict[str, tuple[int, bytes]]:
     return found
 
 
+STORM = """
+import os, random, shutil
+chance = random.Random(7)
+place = lambda: "storm/" + "/".join(chance.choice("abc") for _ in range(chance.randint(1, 3)))
+for number in range(3_000):
+    try:
+        one, other = place(), place()
+        match chance.randrange(4):
+            case 0:
+                os.makedirs(os.path.dirname(one), exist_ok=True)
+                open(one, "w").close()
+            case 1:
+                os.makedirs(one)
+            case 2:
+                os.rename(one, other)
+            case 3:
+                shutil.rmtree(one) if os.path.isdir(one) else os.unlink(one)
+    except OSError:
+        pass
+"""
+"""A program that makes, moves and deletes files and folders."""
+
+
+class Follower:
+    """A client that knows what is in a workspace by following what changes there."""
+
+    def __init__(self, chat: Conversation) -> None:
+        self._ws = chat.workspace()
+        self._stream = self._ws.watch(depth=100)
+        self.told: list[str] = []
+        self._heard = 0
+        self.seen: set[str] = set()
+        threading.Thread(target=self._follow, daemon=True).start()
+        self.hears("reset")
+
+    def _follow(self) -> None:
+        for event in self._stream:
+            if isinstance(event, FilesResetEvent):
+                # One that has fallen asleep meanwhile is listed at the next reset.
+                with suppress(Asleep):
+                    self.seen = {each.path for each in self._ws.list_files(depth=100, wake=False)}
+            elif isinstance(event, FilesChangedEvent):
+                gone = {each.path for each in event.gone}
+                below = tuple(f"{path}/" for path in gone)
+                self.seen = {path for path in self.seen - gone if not path.startswith(below)}
+                self.seen |= {each.path for each in event.entries}
+            self.told.append(event.type)
+
+    def hears(self, kind: str) -> None:
+        """Wait for such an event, after those that were waited for."""
+        wait_for(lambda: kind in self.unheard(), f"an event {kind}", lambda: str(self.told))
+        self._heard = self.told.index(kind, self._heard) + 1
+
+    def unheard(self) -> list[str]:
+        """The types of the events after those that were waited for."""
+        return self.told[self._heard :]
+
+    def sees(self, *paths: str) -> None:
+        """Wait until these are there, and no others."""
+        wait_for(lambda: self.seen == set(paths), f"{paths} to be seen", lambda: str(self.seen))
+
+    def sees_all(self) -> None:
+        """Wait until what it sees is what is there."""
+        there = {each.path for each in self._ws.list_files(depth=100)}
+        wait_for(lambda: self.seen == there, "all to be seen", lambda: str(self.seen ^ there))
+
+
 class Files:
     """What becomes of files while their session lives as sessions do."""
 
@@ -175,6 +252,31 @@ class Files:
         with zipfile.ZipFile(ws.download_tree(tmp_path / "all.zip")) as archive:
             assert archive.testzip() is None
             assert archive.read("again/src/deep/large") == (mine / "src/deep/large").read_bytes()
+
+    def test_who_follows_changes_sees_them_wherever_they_come_from(self, chat: Conversation) -> None:
+        ws, follower = chat.workspace(), Follower(chat)
+        ws.write("by/call", "x")
+        ws.run("touch by/command")
+        chat.inside("touch by/hand")
+        follower.sees("by", "by/call", "by/command", "by/hand")
+        ws.run("mv by was")
+        follower.sees("was", "was/call", "was/command", "was/hand")
+        ws.run(["python3", "-c", STORM], timeout=60)
+        ws.run("rm -rf was")
+        follower.sees_all()
+        assert "reset" not in follower.unheard()
+
+    def test_who_follows_changes_wakes_nothing_and_goes_on_after_a_wake(self, chat: Conversation) -> None:
+        ws, follower = chat.workspace(), Follower(chat)
+        ws.write("before", "x")
+        follower.sees("before")
+        chat.sleep()
+        follower.hears("asleep")
+        with pytest.raises(Asleep):
+            ws.read("before", wake=False)
+        ws.write("after", "x")
+        follower.hears("reset")
+        follower.sees("before", "after")
 
     def test_a_hostile_archive_changes_nothing(self, chat: Conversation) -> None:
         ws = chat.workspace()

@@ -1,4 +1,5 @@
-"""The calls on files: list, read, write, delete, move. Paths are raw (`to_raw`) but in queries, whose encoding does."""
+"""The calls on files: list, watch, read, write, delete, move. Paths are raw (`to_raw`) but in queries, whose encoding
+does."""
 
 from __future__ import annotations
 
@@ -10,16 +11,17 @@ from urllib.parse import parse_qs
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from app.agent.files import reading
+from app.agent.files.changes import Changed
 from app.agent.files.faults import FileError
 from app.agent.files.trees import Trees
 from app.agent.files.uploads import Unknown
 from app.agent.files.writing import Files, Wanted
-from app.agent.protocol import FILE_PIECE, FILE_STATUS, UPLOAD_LOST, ArchiveFormat, from_raw, to_raw
-from app.agent.requests import Problem, json_object, natural, problem_response, writing
+from app.agent.protocol import CHANGES_POSITION, FILE_PIECE, FILE_STATUS, UPLOAD_LOST, ArchiveFormat, from_raw, to_raw
+from app.agent.requests import Problem, awaited, json_object, natural, problem_response, writing
 from app.agent.tools.sandbox_path import DEPTH, Workspace
 
-FILES, TREES, WORKSPACE = "files", "trees", "workspace"
-"""The keys of the workspace's changes, of its archives and of its folder in `Flask.extensions`."""
+FILES, TREES, CHANGED, WORKSPACE = "files", "trees", "changed", "workspace"
+"""The keys in `Flask.extensions`: of what changes files, of archives, of what was changed, and of the folder."""
 
 LISTED_MOST = 1_000
 MODE_MOST = 0o777
@@ -53,6 +55,27 @@ def listing() -> Response:
     )
     following = to_raw(page.after) if page.after else None
     return jsonify({"path": to_raw(page.path), "entries": [each.told() for each in page.entries], "after": following})
+
+
+@files.get("/changes")
+def changes() -> Response:
+    """What changed after the position `after`, if given, `depth` levels deep at names like `glob`; as soon as there is
+    something, or after `wait` seconds."""
+    after = _text("after")
+    if after and not CHANGES_POSITION.fullmatch(after):
+        raise Problem(400, "bad_request", "`after` is none.")
+    with awaited(natural("wait", 0)) as left:
+        found = _changed().since(after, _path(), min(natural("depth", 1), DEPTH), _text("glob"), left())
+    return jsonify(
+        {
+            "path": to_raw(found.path),
+            "position": found.position,
+            "complete": found.complete,
+            "anew": found.anew,
+            "entries": [each.told() for each in found.entries],
+            "gone": [to_raw(each) for each in found.gone],
+        }
+    )
 
 
 @files.get("/entry")
@@ -171,6 +194,11 @@ def _workspace() -> Workspace:
 def _files() -> Files:
     files: Files = current_app.extensions[FILES]
     return files
+
+
+def _changed() -> Changed:
+    changed: Changed = current_app.extensions[CHANGED]
+    return changed
 
 
 def _trees() -> Trees:

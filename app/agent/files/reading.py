@@ -59,12 +59,17 @@ def _page(path: str, prefix: str, found: Iterable[Entry], glob: str, most: int) 
     size = 0
     for entry in found:
         below = entry.path[len(prefix) :]
-        if not glob or fnmatch.fnmatchcase(below, glob) or fnmatch.fnmatchcase(below.rpartition("/")[2], glob):
+        if is_like(below, glob):
             entries.append(entry)
             size += len(entry.path) + len(entry.target)
         if len(entries) == most or size > LISTING_BYTES or time.monotonic() > deadline:
             return Listing(path, entries, entry.path)
     return Listing(path, entries, "")
+
+
+def is_like(below: str, glob: str) -> bool:
+    """Whether a path below the folder that is meant, or its name, is like the glob; all are like ""."""
+    return not glob or fnmatch.fnmatchcase(below, glob) or fnmatch.fnmatchcase(below.rpartition("/")[2], glob)
 
 
 def _walk(folder: int, prefix: str, depth: int, seen: Sequence[str]) -> Generator[Entry, None, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
@@ -12,14 +13,25 @@ from app.core.agents.agent import Agent
 from app.core.agents.answers import checked, matching, whole
 from app.core.agents.requests import AgentRequests, Refusals
 from app.core.errors import FileRefused, UploadLost
-from app.core.files.model import Entry, Listing, NewFile, Unpacked, entry_of, file_of, listing_of
+from app.core.files.model import (
+    Changes,
+    Entry,
+    Listing,
+    NewFile,
+    Unpacked,
+    Watched,
+    changes_of,
+    entry_of,
+    file_of,
+    listing_of,
+)
 from app.core.untrusted_json import LARGE
 
 ABOUT = "files"
 
 LISTING_RESPONSE = 4_194_304
-"""Bytes of a page: 256 KiB of paths, of which each byte may take three and JSON two for one, and what stands beside
-them."""
+"""Bytes of a page, or of changes: 256 KiB of paths, of which each byte may take three and JSON two for one, and what
+stands beside them."""
 
 REFUSALS: Refusals = {
     UPLOAD_LOST: lambda _: UploadLost(),
@@ -37,6 +49,18 @@ class FileClient(AgentRequests):
         query = _query(path, depth=depth, glob=glob, limit=limit, after=from_raw(cursor))
         said = self._json(agent, "GET", f"/files{query}", most=LISTING_RESPONSE, values=LARGE)
         return checked(agent, ABOUT, lambda: listing_of(agent.uuid, said))
+
+    def changes(self, agent: Agent, watched: Watched, position: str, wait: float) -> Changes:
+        """What changed after the position, "" for none, as soon as there is something."""
+        query = _query(
+            watched.path,
+            depth=watched.depth,
+            glob=watched.glob,
+            after=position or None,
+            wait=math.floor(self.bounded(wait)),
+        )
+        said = self._json(agent, "GET", f"/files/changes{query}", most=LISTING_RESPONSE, values=LARGE)
+        return checked(agent, ABOUT, lambda: changes_of(agent.uuid, said))
 
     def entry(self, agent: Agent, path: str) -> Entry:
         """The file at a path, or at the end of the links there."""

@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.agent.protocol import from_raw
-from app.core.agents.answers import matching, moment, whole
+from app.agent.protocol import CHANGES_POSITION, from_raw
+from app.core.agents.answers import matching, moment, truth, whole
 
 FILE, FOLDER, LINK, OTHER = "file", "folder", "link", "other"
 KINDS = (FILE, FOLDER, LINK, OTHER)
@@ -43,6 +43,33 @@ class Listing:
     path: str
     entries: Sequence[Entry]
     next_cursor: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What a caller follows: the changes at `path`, and `depth` levels below it at names or paths like `glob`."""
+
+    path: str
+    depth: int
+    glob: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What changed at `path` and below it: where nothing is any more, with all below it (`gone`), and then the
+    `entries` that are there. With `anew` the changes before are not told: all may be different. `position` is where the
+    next changes go on; not `complete` if the workspace has more folders than it watches."""
+
+    path: str
+    position: str
+    complete: bool
+    anew: bool
+    entries: Sequence[Entry]
+    gone: Sequence[str]
+
+    @property
+    def empty(self) -> bool:
+        return not (self.entries or self.gone)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +130,24 @@ def listing_of(uuid: str, told: Any) -> Listing:
     after = told.get("after")
     entries = [entry_of(uuid, each) for each in told["entries"]]
     return Listing(uuid, _path(told.get("path")), entries, None if not after else matching(after, RAW_PATTERN))
+
+
+def changes_of(uuid: str, told: Any) -> Changes:
+    """The changes in an agent's answer. Raises ValueError for what is none."""
+    if (
+        not isinstance(told, dict)
+        or not isinstance(told.get("entries"), list)
+        or not isinstance(told.get("gone"), list)
+    ):
+        raise ValueError("no changes")
+    return Changes(
+        path=_path(told.get("path")),
+        position=matching(told.get("position"), CHANGES_POSITION),
+        complete=truth(told.get("complete")),
+        anew=truth(told.get("anew")),
+        entries=[entry_of(uuid, each) for each in told["entries"]],
+        gone=[_path(each) for each in told["gone"]],
+    )
 
 
 def _path(value: Any) -> str:

@@ -281,6 +281,10 @@ class StorageFull(ServerError):
     """The service has no room; delete what is not needed."""
 
 
+class NotWatched(ServiceUnavailable):
+    """The machine of the workspace can watch no more files; list them again now and then instead."""
+
+
 class WorkspaceFull(StorageFull):
     """The workspace's volume has no room for it; delete what is not needed there."""
 
@@ -305,6 +309,7 @@ BY_CODE: Mapping[str, type[ApiError]] = {
     "no_terminal": NoTerminal,
     "invalid_path": InvalidPath,
     "invalid_archive": InvalidArchive,
+    "not_watched": NotWatched,
     "workspace_full": WorkspaceFull,
     "illegal_state": StateConflict,
     "superseded": StateConflict,

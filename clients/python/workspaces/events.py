@@ -1,5 +1,5 @@
-"""The events of sessions, commands and services, each a class of its own; one that this version does not know is a
-plain `Event`."""
+"""The events of sessions, commands, services and files, each a class of its own; one that this version does not know is
+a plain `Event`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from workspaces.decoding import Answer, decode
-from workspaces.models import FINISHED, ExecEntry, Service, Status
+from workspaces.models import FINISHED, ExecEntry, FileEntry, GonePath, Service, Status
 from workspaces.sse import Raw
 
 
@@ -253,6 +253,32 @@ class StoppedEvent(Service, Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FilesResetEvent(Event):
+    """The changes before this are not told: list `path` again. Unless this is `complete`, the workspace has more
+    folders than are watched, of which the deepest are not."""
+
+    path: str
+    complete: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesChangedEvent(Event):
+    """What changed at `path` and below it. Take away what is `gone`, with all below it, then put the `entries` in their
+    places."""
+
+    path: str
+    gone: tuple[GonePath, ...]
+    entries: tuple[FileEntry, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesAsleepEvent(Event):
+    """The workspace does not run, so nothing in it changes; once it does a `FilesResetEvent` follows."""
+
+    status: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeedBegin(Event):
     """The begin of a stream over all sessions. Unless it is `complete`, events after the one to resume at are missing:
     read the lists again."""
@@ -394,6 +420,14 @@ EXEC_TYPES: Mapping[str, type[Event]] = {"stdout": StdoutEvent, "stderr": Stderr
 
 SERVICE_TYPES: Mapping[str, type[Event]] = {"log": LogEvent, "stopped": StoppedEvent}
 """The class of each type in the stream of a service's log."""
+
+
+FILE_TYPES: Mapping[str, type[Event]] = {
+    "reset": FilesResetEvent,
+    "changed": FilesChangedEvent,
+    "asleep": FilesAsleepEvent,
+}
+"""The class of each type in the stream of changes of files."""
 
 
 def typed(event: Raw, types: Mapping[str, type[Event]] = TYPES) -> Event:

@@ -1018,7 +1018,24 @@ class FileEntry(Answer):
     @property
     def exact_path(self) -> str:
         """The path for the next call, as `os.fsdecode` gives it if it is no UTF-8."""
-        return self.path if self.raw_path is None else os.fsdecode(unquote_to_bytes(self.raw_path))
+        return _exact(self.path, self.raw_path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GonePath(Answer):
+    """Where nothing is any more, nor below it; as a `FileEntry` has it."""
+
+    path: str
+    raw_path: str | None
+
+    @property
+    def exact_path(self) -> str:
+        """As that of a `FileEntry`."""
+        return _exact(self.path, self.raw_path)
+
+
+def _exact(path: str, raw_path: str | None) -> str:
+    return path if raw_path is None else os.fsdecode(unquote_to_bytes(raw_path))
 
 
 @dataclass(frozen=True, kw_only=True)

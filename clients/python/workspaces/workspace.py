@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from workspaces.events import Event
 from workspaces.models import Action, Deleted, Exec, FileEntry, FileList, Port, PortOpening, Service, Tree
 from workspaces.pages import Pages
 from workspaces.resources.execs import Command, Execs
@@ -12,6 +13,7 @@ from workspaces.resources.files import Content, Files
 from workspaces.resources.ports import Ports
 from workspaces.resources.services import Services
 from workspaces.resources.sessions import Sessions
+from workspaces.sse import Stream
 
 
 class Workspace:
@@ -71,6 +73,10 @@ class Workspace:
     def list_files(self, path: str = ".", **options: Any) -> Pages[FileList, FileEntry]:
         """What is in a folder, as `files.list`."""
         return self._files.list(self.uuid, path, **options)
+
+    def watch(self, path: str = ".", **options: Any) -> Stream[Event]:
+        """Follow what changes at a path and below it, as `files.watch`."""
+        return self._files.watch(self.uuid, path, **options)
 
     def sleep(self, **options: Any) -> Action:
         """Put the session to sleep, as `sessions.sleep`."""

@@ -41,6 +41,7 @@ TABLE = {
     "execs.type_in": RouteRules(rate="input"),
     "execs.resize": RouteRules(rate="input"),
     "feed.stream": RouteRules(),
+    "file_changes.follow": RouteRules(rate="work"),
     "files.change": RouteRules(rate="work", audit="change_file"),
     "files.delete": RouteRules(rate="work", audit="delete_file"),
     "files.listing": RouteRules(rate="work"),

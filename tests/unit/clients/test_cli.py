@@ -48,7 +48,7 @@ POINT = "p000000000000001"
 COMMANDS = """
 create list status metrics open wake sleep revoke delete chat run execs logs kill ls cp events backups backup restore
 download decrypt dead-letters costs audit recover recovery doctor restore-points restore-point rollback fork services
-shell serve restart unserve service-log ports preview close-port
+shell serve restart unserve service-log ports preview close-port watch
 """
 
 WITHOUT_JSON = [("shell",)]

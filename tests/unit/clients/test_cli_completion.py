@@ -46,7 +46,7 @@ echo "${{COMPREPLY[@]}}"
 
 
 @pytest.mark.parametrize(
-    ("words", "at", "found"), [("wa", 1, "wake"), ("dead-letters dr", 2, "drop"), ("backup --ti", 2, "--timeout")]
+    ("words", "at", "found"), [("wak", 1, "wake"), ("dead-letters dr", 2, "drop"), ("backup --ti", 2, "--timeout")]
 )
 def test_a_shell_completes_commands_and_options(bash: dict[str, str], words: str, at: int, found: str) -> None:
     script = 'eval "$(sessionctl --show-completion bash)"' + COMPLETE.format(words=words, at=at)

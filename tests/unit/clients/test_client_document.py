@@ -229,6 +229,7 @@ def test_every_type_of_event_has_a_class(document):
     assert kinds("SessionEvents", "ChatEvents") == events.TYPES.keys()
     assert kinds("ExecEvents") == events.EXEC_TYPES.keys()
     assert kinds("LogEvents") == events.SERVICE_TYPES.keys()
+    assert kinds("FileEvents") == events.FILE_TYPES.keys()
     assert kinds("FeedEvents") == events.FEED_TYPES.keys()
 
 

@@ -9,11 +9,15 @@ import typer
 from workspaces.cli.context import Json, Limit, Uuid, client
 from workspaces.cli.copying import STANDARD, Copier, place_of
 from workspaces.cli.execs import Wake
-from workspaces.cli.output import ago, one_line, page_size, print_json, print_list, size
+from workspaces.cli.output import ago, one_line, page_size, print_event, print_json, print_list, say, size
 from workspaces.cli.progress import steps
+from workspaces.events import FilesAsleepEvent, FilesChangedEvent, FilesResetEvent
 from workspaces.models import FileEntry, FileType
 
 app = typer.Typer()
+
+DEEPEST = 100
+"""Folders in one path at most."""
 
 
 @app.command()
@@ -44,6 +48,34 @@ def ls(
         empty="There is no such file. Copy one there with: sessionctl cp FILE SESSION:PATH",
         as_json=json,
     )
+
+
+@app.command()
+def watch(
+    context: typer.Context,
+    uuid: Uuid,
+    path: Annotated[str, typer.Argument(help="A folder or a file, relative to the workspace's folder.")] = ".",
+    depth: Annotated[int, typer.Option(min=0, help="How deep; 0 is PATH itself.")] = DEEPEST,
+    glob: Annotated[str | None, typer.Option(help="Only those whose path below PATH, or name, is like this.")] = None,
+    json: Json = False,
+) -> None:
+    """Print what changes in a workspace, as it happens. It wakes nothing and keeps nothing awake.
+
+    Example: sessionctl watch k3v9x2ab src --glob "*.py"
+    """
+    with client(context).files.watch(uuid, path, depth=depth, glob=glob) as events:
+        for event in events:
+            if json:
+                print_event(event)
+            elif isinstance(event, FilesChangedEvent):
+                for gone in event.gone:
+                    print(f"gone     {one_line(gone.path)}", flush=True)
+                for entry in event.entries:
+                    print(f"changed  {_name(entry)}", flush=True)
+            elif isinstance(event, FilesAsleepEvent):
+                say("The workspace does not run, so nothing changes; this goes on once it does.")
+            elif isinstance(event, FilesResetEvent):
+                say(f"Watching {one_line(event.path)}{'' if event.complete else ', but not its deepest folders'}.")
 
 
 @app.command()

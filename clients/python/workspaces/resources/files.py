@@ -10,13 +10,14 @@ from workspaces.content import FileContent
 from workspaces.decoding import decode
 from workspaces.downloads import appearing
 from workspaces.errors import InvalidAnswer, InvalidPath
+from workspaces.events import FILE_TYPES, Event, typed
 from workspaces.folders import packed, unpack
 from workspaces.kept_bytes import OCTETS, read_bytes, read_once
 from workspaces.models import FileEntry, FileList, Tree
 from workspaces.pages import Pages
 from workspaces.resources.base import Resource, T, given, operation
 from workspaces.resources.base import path as quoted
-from workspaces.sse import Stream
+from workspaces.sse import STREAM, Stream, follow
 
 Content = str | bytes | IO[bytes] | Stream[bytes]
 """What a file is to hold: a text in UTF-8, bytes, a file object from where it stands, or what `stream` answers."""
@@ -57,6 +58,20 @@ class Files(Resource):
             return self._get(FileList, quoted("session", uuid, "files"), query=query)
 
         return Pages(fetch, lambda page: page.entries, cursor)
+
+    @operation("followFiles", STREAM)
+    def watch(
+        self, uuid: str, path: str = ".", *, depth: int | None = None, glob: str | None = None, after: str | None = None
+    ) -> Stream[Event]:
+        """Follow what changes at a path and below it, as far as `list` has it: first a `FilesResetEvent`, which says to
+        list it, then a `FilesChangedEvent` for what changes as it comes; another reset where changes can't be told.
+        This wakes nothing and keeps nothing awake: of a session that sleeps it brings a `FilesAsleepEvent`, and a reset
+        once it is awake. What is in `.git`, `node_modules`, `__pycache__` and `.venv` is left out. Begins after the
+        event with the id `after`, if given; a connection that breaks is resumed. Raises `NotWatched`, and
+        `StateConflict` once the session is deleted."""
+        query = {"path": path, "depth": depth, "glob": glob}
+        raw = follow(self._http, quoted("session", uuid, "changes"), after, query=query)
+        return Stream(typed(each, FILE_TYPES) for each in raw)
 
     def info(self, uuid: str, path: str, *, wake: bool | None = None) -> FileEntry:
         """One file or folder, without what is in it."""
