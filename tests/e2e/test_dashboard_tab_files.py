@@ -104,8 +104,30 @@ def test_files_are_uploaded_looked_at_and_downloaded(page: Page, service: Servic
     page.go_back()
     expect(page.locator("#files-here")).to_contain_text("This is no text")
     (folder / "src/deep/b.bin").write_text("by the agent")
-    page.get_by_role("button", name="Refresh").click()
     expect(page.locator(".file-text")).to_have_text("by the agent")
+
+
+def test_a_folder_shows_what_changes_in_it(page: Page, service: Service) -> None:
+    uuid = service.create("grace")["uuid"]
+    folder = service.files(uuid)
+    (folder / "src").mkdir()
+    (folder / "src/one").touch()
+    go(page, service, uuid, "files")
+    page.get_by_role("link", name="src", exact=True).click()
+    expect(row(page, "one")).to_be_visible()
+    (folder / "src/one").rename(folder / "src/two")
+    expect(row(page, "two")).to_be_visible()
+    expect(row(page, "one")).to_have_count(0)
+    for number in range(30):
+        (folder / "src" / f"more{number}").touch()
+    expect(row(page, "more29")).to_be_visible()
+    # That of another folder is followed no more, and asked for by nobody.
+    (folder / "src" / "deep").mkdir()
+    page.get_by_role("link", name="deep", exact=True).click()
+    expect(page.locator("#files-here")).to_contain_text("Nothing is in this folder.")
+    (folder / "src/deep/three").touch()
+    expect(row(page, "three")).to_be_visible()
+    expect(row(page, "two")).to_have_count(0)
 
 
 def test_an_upload_replaces_only_what_the_person_agrees_to(asking: Page, service: Service) -> None:

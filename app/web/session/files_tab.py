@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from flask import Response, render_template, request
 
 from app.core.files.model import shown
 from app.http.query import queried
 from app.web.api import ApiError, api
+from app.web.guard import while_signed_in
+from app.web.relay import relayed
 from app.web.session.blueprint import session_blueprint
 from app.web.session.download import download
 from app.web.session.file_look import listed, quoted, there
+from app.web.session.output_stream import END, ended
 from app.web.session.page import show
 from app.web.session.workspace import look
 from app.web.session_actions import DONE
+from app.web.sse import STILL_HERE, events, written
 
 blp = session_blueprint("files")
+
+PAUSE = 1.0
+"""s between two times that a page asks for what is there."""
+
+FOLLOWED = 900
+"""s that a page follows changes: what it asks for then is use of the workspace, and it may be left open."""
 
 
 @blp.get("/files")
@@ -38,6 +50,30 @@ def here(uuid: str) -> str:
     path = queried("path")
     found = look(uuid, partial(there, uuid, path))
     return render_template("session/_files.html", uuid=uuid, at=quoted(path), **found)
+
+
+@blp.get("/files/follow")
+def follow(uuid: str) -> str:
+    """What follows the changes of a page that has been looked at for a moment: a stream that its browser has closed
+    holds its place until the next time that something is sent."""
+    return render_template("session/_follow.html", uuid=uuid, at=quoted(queried("path")), opened=int(time.time()))
+
+
+@blp.get("/files/stream")
+def stream(uuid: str) -> Response:
+    """Says when a page that was `opened` then is to ask for what changed. Where there is nothing to follow it ends for
+    good: a browser would ask again and again."""
+    ends = request.args.get("opened", 0, type=int) + FOLLOWED
+    if time.time() > ends:
+        return ended()
+    seen = request.headers.get("Last-Event-ID")
+    headers = {"Last-Event-ID": seen} if seen else {}
+    streamed = api().open("GET", f"/session/{uuid}/changes", query={"path": queried("path") or None}, headers=headers)
+    if streamed.status in (400, 404, 409):
+        cast(Any, streamed.pieces).close()
+        return ended()
+    pieces = while_signed_in(changes(streamed.pieces, ends)) if streamed.status == 200 else None
+    return relayed(streamed, pieces)
 
 
 @blp.get("/files/more")
@@ -113,6 +149,20 @@ def delete(uuid: str) -> Response:
     path = queried("path")
     api().delete(f"/session/{uuid}/files/{path}")
     return _changed(uuid, path.rpartition("/")[0])
+
+
+def changes(pieces: Iterable[bytes], ends: float) -> Iterator[bytes]:
+    """The events for the page, of a stream of the API, and at the time `ends` that there are no more. What changes
+    within `PAUSE` after one comes together."""
+    for event in events(pieces):
+        if time.time() > ends:
+            yield written("", END)
+            return
+        if event is None or event.type == "asleep":
+            yield STILL_HERE
+        else:
+            yield written(event.id, "changed")
+            time.sleep(PAUSE)
 
 
 def _page(uuid: str, path: str, *, of_file: bool = False) -> str:

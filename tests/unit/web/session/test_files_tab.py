@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import time
 import zipfile
 from html import unescape
 from pathlib import Path
@@ -16,7 +17,9 @@ from flask import Flask
 
 from app.core.composition import Core
 from app.core.sessions.model import Status
+from app.web.session import files_tab
 from app.web.session.file_look import PAGE, VIEWED, text_of
+from app.web.session.files_tab import FOLLOWED
 from tests.unit.api.helpers import ADMIN_KEY, AppMaker, core_of, keyed, move, new_session
 from tests.unit.api.real_agent import Workspace
 from tests.unit.web.conftest import HTMX, ORIGIN, Visitor, page, signed_in
@@ -345,3 +348,52 @@ def test_a_file_that_goes_while_it_is_read_is_said_to_be_gone(
 
     monkeypatch.setattr(core.files, "entry", and_gone)
     assert "no such file" in page(visitor, at(tab, "a", "/view"))
+
+
+def stream(visitor: Visitor, tab: str, path: str = "", *, opened: float | None = None, **headers: str) -> Any:
+    opened = time.time() if opened is None else opened
+    return visitor.client.get(at(tab, path, "/stream", opened=f"{opened:.0f}"), base_url=ORIGIN, headers=headers)
+
+
+def test_a_page_is_told_when_to_ask_again(
+    visitor: Visitor, tab: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files_tab, "PAUSE", 0.0)
+    (folder / "src").mkdir()
+    assert "/files/follow?path=src" in page(visitor, at(tab, "src"))
+    assert "/files/stream?path=src&amp;opened=" in page(visitor, at(tab, "src", "/follow"))
+    answer = stream(visitor, tab, "src")
+    assert (answer.status_code, answer.mimetype) == (200, "text/event-stream")
+    told = (part.decode() for part in answer.response)
+    first = next(told)
+    assert "event: changed\n" in first, "what changed since the page was made"
+    (folder / "src" / "a").touch()
+    assert "event: changed\n" in next(each for each in told if "event" in each)
+    answer.close()
+    seen = first.split("\n")[0].removeprefix("id: ")
+    answer = stream(visitor, tab, "src", **{"Last-Event-ID": seen})
+    again = (part.decode() for part in answer.response)
+    assert next(each for each in again if "event" in each).split("\n")[0] != f"id: {seen}", "it goes on after that"
+    answer.close()
+
+
+def test_a_page_that_is_left_open_follows_no_more(
+    visitor: Visitor, core: Core, uuid: str, tab: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it asks for at each change is use."""
+    end = b"id: \nevent: end\ndata: 1\n\n"
+    for opened in (time.time() - FOLLOWED - 1, 0):
+        assert stream(visitor, tab, opened=opened).data == end
+    assert "files" not in core.activity.read(uuid)
+    monkeypatch.setattr(files_tab, "PAUSE", 0.0)
+    told = [b'id: 1\nevent: changed\ndata: {"path": "."}\n\n'] * 2
+    assert [*files_tab.changes(told, time.time() - 1)] == [end]
+    assert [*files_tab.changes(told, time.time() + 60)] == [b"id: 1\nevent: changed\ndata: 1\n\n"] * 2
+
+
+def test_what_is_not_there_is_not_followed(visitor: Visitor, core: Core, uuid: str, tab: str, folder: Path) -> None:
+    for path in ("none", "../out", ".git/x"):
+        assert stream(visitor, tab, path).data == b"id: \nevent: end\ndata: 1\n\n"
+    move(core, uuid, Status.TERMINATING)
+    assert stream(visitor, tab).data == b"id: \nevent: end\ndata: 1\n\n"
+    assert "/files/follow" not in page(visitor, tab, **TAB)
