@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LONGEST = 1_048_576
-"""Bytes of one event; the API's are far shorter."""
+"""Bytes of one event that comes in several pieces; each of the API's comes in one."""
 
 STILL_HERE = b": still here\n\n"
 """A comment, which keeps the connection."""

@@ -5,19 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from flask import Response, render_template, request
 
 from app.core.files.model import shown
 from app.http.query import queried
 from app.web.api import ApiError, api
-from app.web.guard import while_signed_in
-from app.web.relay import relayed
+from app.web.session import streams
 from app.web.session.blueprint import session_blueprint
 from app.web.session.download import download
 from app.web.session.file_look import listed, quoted, there
-from app.web.session.output_stream import END, ended
 from app.web.session.page import show
 from app.web.session.workspace import look
 from app.web.session_actions import DONE
@@ -65,15 +63,8 @@ def stream(uuid: str) -> Response:
     good: a browser would ask again and again."""
     ends = request.args.get("opened", 0, type=int) + FOLLOWED
     if time.time() > ends:
-        return ended()
-    seen = request.headers.get("Last-Event-ID")
-    headers = {"Last-Event-ID": seen} if seen else {}
-    streamed = api().open("GET", f"/session/{uuid}/changes", query={"path": queried("path") or None}, headers=headers)
-    if streamed.status in (400, 404, 409):
-        cast(Any, streamed.pieces).close()
-        return ended()
-    pieces = while_signed_in(changes(streamed.pieces, ends)) if streamed.status == 200 else None
-    return relayed(streamed, pieces)
+        return streams.ended()
+    return streams.follow(f"/session/{uuid}/changes", partial(changes, ends=ends), path=queried("path") or None)
 
 
 @blp.get("/files/more")
@@ -156,7 +147,7 @@ def changes(pieces: Iterable[bytes], ends: float) -> Iterator[bytes]:
     within `PAUSE` after one comes together."""
     for event in events(pieces):
         if time.time() > ends:
-            yield written("", END)
+            yield written("", streams.END)
             return
         if event is None or event.type == "asleep":
             yield STILL_HERE

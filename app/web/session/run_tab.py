@@ -10,8 +10,9 @@ from app.web.api import api
 from app.web.session import commands
 from app.web.session.blueprint import session_blueprint
 from app.web.session.download import download
-from app.web.session.output_stream import follow
+from app.web.session.output_stream import shown
 from app.web.session.page import show
+from app.web.session.streams import follow
 from app.web.session.workspace import NO_WAKE, look
 
 blp = session_blueprint("run")
@@ -51,7 +52,7 @@ def one(uuid: str, exec_id: str) -> str:
 @blp.get("/run/<exec_id>/stream")
 def stream(uuid: str, exec_id: str) -> Response:
     """The command's output as it comes."""
-    return follow(f"/session/{uuid}/exec/{exec_id}")
+    return follow(f"/session/{uuid}/exec/{exec_id}", shown, **NO_WAKE)
 
 
 @blp.get("/run/<exec_id>/output/<any(stdout, stderr):stream_name>")

@@ -12,9 +12,10 @@ from flask import Response, render_template, request
 from app.web.api import ApiError, api
 from app.web.session.blueprint import session_blueprint
 from app.web.session.download import download
-from app.web.session.output_stream import ended, follow
+from app.web.session.output_stream import shown
 from app.web.session.page import show
 from app.web.session.services_shown import listed
+from app.web.session.streams import ended, follow
 from app.web.session.workspace import NO_WAKE
 from app.web.session_actions import DONE
 
@@ -87,7 +88,7 @@ def log_stream(uuid: str, service: str) -> Response:
     """The log's stream, of a log that was `opened` then."""
     if time.time() - request.args.get("opened", 0, type=int) > FOLLOWED:
         return ended()
-    return follow(f"/session/{uuid}/services/{service}/log", tail=TAIL)
+    return follow(f"/session/{uuid}/services/{service}/log", shown, tail=TAIL, **NO_WAKE)
 
 
 @blp.get("/services/<service>/log/download")
