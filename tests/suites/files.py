@@ -21,10 +21,13 @@ from workspaces import (
     ApiError,
     Asleep,
     ConnectionFailed,
+    Event,
     FileChanged,
     FilesChangedEvent,
     FilesResetEvent,
     InvalidArchive,
+    NotFound,
+    StateConflict,
 )
 
 PIECE = 4_194_304
@@ -162,17 +165,22 @@ class Follower:
         self.hears("reset")
 
     def _follow(self) -> None:
-        for event in self._stream:
-            if isinstance(event, FilesResetEvent):
-                # One that has fallen asleep meanwhile is listed at the next reset.
-                with suppress(Asleep):
-                    self.seen = {each.path for each in self._ws.list_files(depth=100, wake=False)}
-            elif isinstance(event, FilesChangedEvent):
-                gone = {each.path for each in event.gone}
-                below = tuple(f"{path}/" for path in gone)
-                self.seen = {path for path in self.seen - gone if not path.startswith(below)}
-                self.seen |= {each.path for each in event.entries}
-            self.told.append(event.type)
+        # So it ends with its session.
+        with suppress(StateConflict, NotFound):
+            for event in self._stream:
+                self._take_in(event)
+                self.told.append(event.type)
+
+    def _take_in(self, event: Event) -> None:
+        if isinstance(event, FilesResetEvent):
+            # One that has fallen asleep meanwhile is listed at the next reset.
+            with suppress(Asleep):
+                self.seen = {each.path for each in self._ws.list_files(depth=100, wake=False)}
+        elif isinstance(event, FilesChangedEvent):
+            gone = {each.path for each in event.gone}
+            below = tuple(f"{path}/" for path in gone)
+            self.seen = {path for path in self.seen - gone if not path.startswith(below)}
+            self.seen |= {each.path for each in event.entries}
 
     def hears(self, kind: str) -> None:
         """Wait for such an event, after those that were waited for."""
